@@ -1,0 +1,1 @@
+"""Claims tasks from the streams and executes them: scheduler, runner loop, engines and node kinds."""

@@ -1,0 +1,1 @@
+"""The choreography: pop a completion, decide, advance; supervision, timers and recovery."""

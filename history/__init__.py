@@ -1,0 +1,1 @@
+"""What Postgres keeps of every run: migrations, the recorder, projections and reads."""

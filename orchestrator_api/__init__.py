@@ -1,0 +1,1 @@
+"""The HTTP surface: submit, validate, read, follow and control runs and batches."""

@@ -1,0 +1,1 @@
+"""The command and the composition root: settings, logging, embedded servers, CLI."""

@@ -1,0 +1,169 @@
+"""Every setting of Pavane, read from the environment here and nowhere else."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+import pavane
+from schemas.limits import LIMITS, Limits
+
+
+class SettingsError(ValueError):
+    """A setting has a value that it can not have; the text names the variable, not the value."""
+
+
+def default_data_folder() -> Path:
+    """Where data lies by the XDG base directory specification: `~/.local/share/pavane`."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "pavane"
+
+
+class Settings(BaseModel):
+    """One field an environment variable; what the command line gives goes on top with `with_options`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
+
+    redis_url: SecretStr | None = Field(
+        None,
+        alias="REDIS_URL",
+        description="Redis or Valkey, 7.0 or newer, maxmemory-policy noeviction. Unset: an embedded Valkey.",
+    )
+    database_url: SecretStr | None = Field(
+        None, alias="DATABASE_URL", description="Postgres, 14 or newer. Unset: an embedded Postgres."
+    )
+    ollama_host: str = Field(
+        "http://127.0.0.1:11434", alias="OLLAMA_HOST", description="Ollama's URL, as Ollama itself reads it."
+    )
+    data: Path = Field(
+        default_factory=default_data_folder,
+        alias="PAVANE_DATA",
+        description="Folder of the embedded servers. Unset: `pavane` in XDG_DATA_HOME or ~/.local/share.",
+    )
+    prefix: str = Field(
+        "",
+        alias="PAVANE_PREFIX",
+        max_length=64,
+        pattern=r"^[A-Za-z0-9_.:{}-]*$",
+        description="Put before every Redis key and Pub/Sub channel.",
+    )
+    handlers: tuple[str, ...] = Field(
+        (),
+        alias="PAVANE_HANDLERS",
+        description="Modules whose public functions are handlers of `function` nodes, separated by commas.",
+    )
+    retention_s: int = Field(
+        86_400,
+        alias="PAVANE_RETENTION_S",
+        ge=0,
+        description="Seconds that the Redis keys of an ended run stay.",
+    )
+    host: str = Field("127.0.0.1", alias="PAVANE_HOST", description="Address that the API listens on.")
+    port: int = Field(8080, alias="PAVANE_PORT", ge=0, le=65_535, description="Port of the API; 0: any free one.")
+    api_keys: tuple[SecretStr, ...] = Field(
+        (),
+        alias="PAVANE_API_KEYS",
+        description="API keys as `name:role:key`, separated by commas; roles: reader, operator, admin. "
+        "With none, the API listens on loopback only.",
+    )
+    api: str | None = Field(
+        None,
+        alias="PAVANE_API",
+        description="URL of the API that commands talk to. Unset: the instance in PAVANE_DATA, else this machine's.",
+    )
+    api_key: SecretStr | None = Field(
+        None, alias="PAVANE_API_KEY", description="The key that commands show to the API."
+    )
+    limits: Limits = Field(
+        LIMITS,
+        alias="PAVANE_LIMITS",
+        description="Limits that differ from the default, as `name=number` separated by commas.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", alias="PAVANE_LOG_LEVEL", description="The least severe level that is logged."
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto",
+        alias="PAVANE_LOG_FORMAT",
+        description="json: one object a line; text: for people; auto: text on a terminal, else json.",
+    )
+
+    @field_validator("handlers", "api_keys", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(word.strip() for word in value.split(",") if word.strip())
+        return value
+
+    @field_validator("limits", mode="before")
+    @classmethod
+    def _parse_limits(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        given: dict[str, int] = {}
+        for pair in filter(None, map(str.strip, value.split(","))):
+            name, _, number = pair.partition("=")
+            if name not in Limits.__dataclass_fields__:
+                raise ValueError(f"there is no limit named {name!r}")
+            if not number.isdecimal() or int(number) == 0:
+                raise ValueError(f"the limit {name} needs a positive whole number")
+            given[name] = int(number)
+        return replace(LIMITS, **given)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """The settings that `environment` (default: the process's) gives; an empty variable counts as unset.
+
+        Raises SettingsError with one line for each bad variable.
+        """
+        given = os.environ if environment is None else environment
+        known = [field.alias for field in cls.model_fields.values() if field.alias]
+        return cls._checked({name: given[name] for name in known if given.get(name)})
+
+    def with_options(self, **options: Any) -> Self:
+        """A copy where each option that is not None replaces the field of its name. Raises SettingsError."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return self._checked(values | {name: value for name, value in options.items() if value is not None})
+
+    @classmethod
+    def _checked(cls, values: Mapping[str, Any]) -> Self:
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            lines = [f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors()]
+            raise SettingsError("\n".join(lines)) from None
+
+
+def described() -> list[tuple[str, str, str]]:
+    """(variable, default, description) of every setting: what the documentation must contain."""
+    return [
+        (
+            field.alias or name,
+            "" if field.default in (None, (), LIMITS) else _shown(field.default),
+            field.description or "",
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def _shown(default: object) -> str:
+    return "" if "Undefined" in type(default).__name__ else str(default)
+
+
+def without_password(url: str) -> str:
+    """A URL fit for logs and terminals: the password replaced by `***`."""
+    parts = urlsplit(url)
+    if not parts.password:
+        return url
+    login, _, place = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{login.split(':')[0]}:***@{place}"))
+
+
+def examples_folder() -> Path:
+    """The examples: inside the installed package, or at the top of the repository it is run from."""
+    package = Path(pavane.__file__).parent
+    inside = package / "examples"
+    return inside if inside.is_dir() else package.parent / "examples"

@@ -1,0 +1,1 @@
+"""The embedded servers: start, crash, restart, and who may run them."""

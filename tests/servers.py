@@ -1,0 +1,111 @@
+"""The servers that the tests share: one Postgres for the whole run, one Valkey for each worker.
+
+The process that the user started (xdist's controller, or pytest itself) owns Postgres, so that it outlives
+every worker. It starts when the first test asks for it: workers ask by a FIFO, the owner answers with a file.
+"""
+
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from pavane.embedded.postgres import EmbeddedPostgres
+from pavane.embedded.valkey import EmbeddedValkey
+
+Server = TypeVar("Server", EmbeddedValkey, EmbeddedPostgres)
+
+FOLDER_VARIABLE = "PAVANE_TEST_FOLDER"  # tells workers where the owner listens
+REDIS_VARIABLE = "PAVANE_TEST_REDIS_URL"
+DATABASE_VARIABLE = "PAVANE_TEST_DATABASE_URL"
+ASK, CLOSE = b"?", b"."
+START_DEADLINE_S = 90
+
+
+def private_folder() -> Path:
+    """A short-named temporary folder that a server running as another account can pass through."""
+    folder = Path(tempfile.mkdtemp(prefix="pavane-test-"))
+    folder.chmod(0o711)
+    return folder
+
+
+class SharedPostgres:
+    """The owner's side: waits for the first question, then starts the server and writes down its URL."""
+
+    def __init__(self) -> None:
+        self.folder = private_folder()
+        self._server = EmbeddedPostgres(self.folder / "postgres", fsync=False)
+        self._thread = threading.Thread(target=self._answer, name="shared-postgres", daemon=True)
+
+    def listen(self) -> None:
+        os.mkfifo(self.folder / "ask")
+        # Opened for both directions, so that neither side ever waits for the other to open.
+        self._ask = os.open(self.folder / "ask", os.O_RDWR)
+        self._thread.start()
+        os.environ[FOLDER_VARIABLE] = str(self.folder)
+
+    def close(self) -> None:
+        os.write(self._ask, CLOSE)
+        self._thread.join()
+        os.close(self._ask)
+        self._server.remove()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _answer(self) -> None:
+        if os.read(self._ask, 1) == CLOSE:
+            return
+        try:
+            self._server.start()
+            answer = self._server.url
+        except Exception as error:
+            answer = f"failed: {error}"
+        draft = self.folder / "url.new"
+        draft.write_text(answer)
+        draft.rename(self.folder / "url")
+
+
+def shared_postgres_url() -> str:
+    """A worker's side. Raises RuntimeError with the reason where the server does not start."""
+    folder = Path(os.environ[FOLDER_VARIABLE])
+    (folder / "ask").write_bytes(ASK)
+    answer = folder / "url"
+    poll_until(answer.exists, START_DEADLINE_S)
+    url = answer.read_text()
+    if url.startswith("failed: "):
+        raise RuntimeError(url)
+    return url
+
+
+def poll_until(condition: Callable[[], bool], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not so within {timeout_s:g} s: {condition}")
+        time.sleep(0.01)
+
+
+class PrivateServers:
+    """Servers of one test, to be killed and started again: `valkey()` and `postgres()` make started ones."""
+
+    def __init__(self) -> None:
+        self.folder = private_folder()
+        self._made: list[EmbeddedValkey | EmbeddedPostgres] = []
+
+    def valkey(self, name: str = "valkey", *, port: int | None = None) -> EmbeddedValkey:
+        return self._started(EmbeddedValkey(self.folder / name, port=port))
+
+    def postgres(self, name: str = "postgres", *, port: int | None = None) -> EmbeddedPostgres:
+        return self._started(EmbeddedPostgres(self.folder / name, port=port, fsync=False))
+
+    def _started(self, server: Server) -> Server:
+        self._made.append(server)
+        server.start()
+        return server
+
+    def close(self) -> None:
+        for server in self._made:
+            server.remove()
+        shutil.rmtree(self.folder, ignore_errors=True)
