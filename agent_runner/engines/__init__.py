@@ -1,0 +1,1 @@
+"""What a runner drives: the engine's protocol, and one adapter per kind of engine."""

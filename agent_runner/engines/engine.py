@@ -1,0 +1,109 @@
+"""What the agent runner asks of an engine: chat, load, unload, and what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+FailureClass = Literal["timeout", "connection", "rate_limit", "engine_busy", "not_found", "invalid_input", "too_large"]
+
+# The same request may succeed later; the other classes are the request's own fault and permanent.
+RETRYABLE: frozenset[FailureClass] = frozenset({"timeout", "connection", "rate_limit", "engine_busy"})
+
+
+class EngineError(Exception):
+    """One request failed. `klass` is the failure's class, `retryable` whether trying again can help."""
+
+    def __init__(self, klass: FailureClass, message: str) -> None:
+        super().__init__(message)
+        self.klass: FailureClass = klass
+        self.message = message
+
+    @property
+    def retryable(self) -> bool:
+        return self.klass in RETRYABLE
+
+
+class EngineAway(EngineError):
+    """The engine as a whole is not there: no item is to blame, so the runner holds its stream."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("connection", message)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One question to a model. `response_format` is a JSON Schema that the answer must satisfy.
+
+    `options` go to the engine as they are (temperature, num_ctx ...); `timeout_s` bounds the whole exchange,
+    queueing and loading in the engine included.
+    """
+
+    model: str
+    prompt: str
+    timeout_s: float
+    system: str | None = None
+    response_format: Mapping[str, Any] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReply:
+    """The model's text, as it came. `load_ms` is the wait for the model (engine queue included),
+    `total_ms` the whole request, both as the engine measured them."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    load_ms: int
+    total_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReply:
+    """A model is loaded; `load_ms` is what that took, a drain and an eviction before it included."""
+
+    load_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """A model in the engine's memory. Sizes are bytes; `size_vram < size` means a part on the CPU."""
+
+    model: str
+    size: int
+    size_vram: int
+    expires_at: datetime | None
+    context_length: int | None
+
+
+def short_name(model: str) -> str:
+    """`phi3:latest` and `phi3` are one model to Ollama; the short form is the one that we compare."""
+    return model.removesuffix(":latest")
+
+
+class Engine(Protocol):
+    """Every method raises EngineError or EngineAway and nothing else, and always ends in bounded time."""
+
+    name: str
+    url: str
+
+    async def chat(self, request: ChatRequest) -> ChatReply: ...
+
+    async def load(self, model: str, options: Mapping[str, Any]) -> LoadReply:
+        """Load the model and keep it until `unload`. Returns when it can answer."""
+
+    async def unload(self, model: str) -> None:
+        """Let the model go as soon as it is idle. Returns at once; unloading what is not loaded is fine."""
+
+    async def residents(self) -> list[Resident]: ...
+
+    async def models(self) -> list[str]:
+        """Short names of the models that the engine could load."""
+
+    async def healthy(self) -> bool:
+        """Whether the engine answers at all; never raises."""
+
+    async def close(self) -> None: ...

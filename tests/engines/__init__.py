@@ -1,0 +1,1 @@
+"""Tests of the engines: the adapter, and the simulated engine that it is tested against."""
