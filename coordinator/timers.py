@@ -1,0 +1,120 @@
+"""Timers: everything that is due at a time lies in one sorted set; each kind is answered by one idempotent script.
+
+A member reads `<kind> <run> <token> <attempt>`. It is removed by the script that makes it void, so that a coordinator
+that dies after reading loses nothing, and two that read the same do no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from redis.exceptions import RedisError
+
+from lua.answers import Token, read_token
+from lua.run_store import Finish, RunStore
+from schemas.messages import CompletionSignal, Task
+
+log = logging.getLogger("pavane.timers")
+
+SLICE = 200
+LONGEST_SLEEP_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    kind: str
+    run_id: str
+    token_id: str
+    attempt: int
+
+
+def read_timer(member: str) -> Timer | None:
+    """None for a member that nobody of us wrote."""
+    parts = member.split(" ")
+    if len(parts) != 4 or not parts[3].isdigit():
+        return None
+    return Timer(parts[0], parts[1], parts[2], int(parts[3]))
+
+
+class Timers:
+    """Handles what is due on one shard."""
+
+    def __init__(self, store: RunStore) -> None:
+        self.store = store
+
+    async def run(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                pause = await self.handle_due()
+            except RedisError as error:
+                log.warning("timers wait for redis: %s", error)
+                pause = 1.0
+            try:
+                await asyncio.wait_for(stop.wait(), pause)
+            except TimeoutError:
+                continue
+
+    async def handle_due(self, now: int | None = None) -> float:
+        """Handle one slice of what is due; answers the seconds until it is worth looking again."""
+        at = await self.store.now() if now is None else now
+        key = self.store.keys.timers
+        due = await self.store.redis.zrangebyscore(key, "-inf", at, start=0, num=SLICE)
+        for member in due:
+            try:
+                await self._handle(member.decode(errors="replace"), member)
+            except RedisError:
+                log.exception("timer %r failed; it stays due", member)
+        if len(due) == SLICE:
+            return 0.0
+        following = await self.store.redis.zrange(key, 0, 0, withscores=True)
+        wait_s = (following[0][1] - at) / 1_000 if following else LONGEST_SLEEP_S
+        return min(max(wait_s, 0.005), LONGEST_SLEEP_S)
+
+    async def _handle(self, member: str, raw: bytes) -> None:
+        timer = read_timer(member)
+        if timer is None:
+            await self.store.dead_letter("malformed_timer", member)
+            await self.store.redis.zrem(self.store.keys.timers, raw)
+            return
+        match timer.kind:
+            case "retry":
+                await self.store.queue_task(timer.run_id, timer.token_id, timer.attempt)
+                return  # the script removes the timer
+            case "signal":
+                await self.store.resignal(timer.run_id, timer.token_id, timer.attempt)
+                return  # the script moves or removes the timer
+            case "timeout":
+                await self._time_out_task(timer)
+            case "run":
+                await self.store.end_run(
+                    timer.run_id,
+                    "TIMED_OUT",
+                    {"error": {"class": "timeout", "message": "the run was over its timeout_ms"}},
+                )
+            case _:
+                await self.store.dead_letter("malformed_timer", member)
+        await self.store.redis.zrem(self.store.keys.timers, raw)
+
+    async def _time_out_task(self, timer: Timer) -> None:
+        """The outcome of an execution whose runner did not end it in time."""
+        record = await self.store.redis.hget(self.store.keys.tokens(timer.run_id), timer.token_id)
+        token = read_token(record) if record else None
+        if token is None or token.attempt != timer.attempt or token.state != "running":
+            return
+        await self.store.finish_task([failed_outcome(timer, token, "timeout", "no answer before the deadline")])
+
+
+def failed_outcome(timer: Timer, token: Token, klass: str, message: str) -> Finish:
+    """A failure that is stored in place of a runner's answer."""
+    task = Task(timer.run_id, timer.token_id, token.node, token.scope, "", token.stream or "", token.entry or "")
+    signal = CompletionSignal(
+        token_id=timer.token_id,
+        run_id=timer.run_id,
+        node_id=token.node,
+        attempt=timer.attempt,
+        status="failed",
+        metadata={"error_type": klass, "error_message": message, "retryable": True},
+    )
+    return Finish(task, signal)

@@ -1,0 +1,42 @@
+-- finish_task: store the outcome of an execution under its token and wake a coordinator, in one step.
+--
+-- The stream entry stays pending until the outcome is routed, so a signal that is lost is found again.
+--
+-- KEYS    run
+-- ARGV    prefix run_id now token attempt stream entry signal artifact bytes
+--         signal: the completion signal, JSON
+--         artifact, bytes: name and packed bytes of a result that the signal refers to, '' for none
+-- ANSWER  {finished} | {held} (the run has failed: stored, not routed) | {fenced} (another attempt counts)
+--         | {over} (the run has ended or is unknown)
+--@include parts/keys parts/run parts/token
+
+-- false if there is one already.
+local function store()
+  if redis.call('HSETNX', of_run('outcomes'), token, signal) == 0 then return false end
+  if artifact ~= '' then redis.call('HSET', of_run('artifacts'), artifact, bytes) end
+  return true
+end
+
+local status = redis.call('HGET', of_run('run'), 'status')
+if status ~= 'RUNNING' and status ~= 'PAUSED' then
+  if stream ~= '' then
+    redis.call('XACK', of_shard(stream), 'runners', entry)
+    redis.call('XDEL', of_shard(stream), entry)
+  end
+  local held = status == 'FAILED' and get_token(token)
+  if held and held.state == 'held' and held.attempt == tonumber(attempt) and store() then
+    local retention_ms = redis.call('HGET', of_run('run'), 'retention_ms')
+    redis.call('PEXPIRE', of_run('outcomes'), retention_ms)
+    redis.call('PEXPIRE', of_run('artifacts'), retention_ms)
+    return {'held'}
+  end
+  ignore('over')
+  return {'over'}
+end
+local entry_of = get_token(token)
+if not entry_of or entry_of.state ~= 'running' or entry_of.attempt ~= tonumber(attempt) or not store() then
+  ignore('fenced')
+  return {'fenced'}
+end
+redis.call('RPUSH', of_shard('completion_signals'), signal)
+return {'finished'}

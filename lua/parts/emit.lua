@@ -1,0 +1,90 @@
+-- Emission: what a plan (schemas/plan.py) makes of new tokens, and what that releases. Expects: parts/token.
+-- A plan's values are indexes into ARGV: payload goes through as text.
+local function iteration_in(target, scope)
+  if target.within == nil then return 0 end
+  return tonumber(redis.call('HGET', loop_key(target.within, scope), 'current_iteration') or 0)
+end
+
+-- Put a token that may run now to work: on its stream, or before the coordinator.
+local function fire(run, token, entry, target)
+  entry.iteration = iteration_in(target, entry.scope or '')
+  if target.stream then
+    enqueue(run, token, entry, target.stream)
+  else
+    ask_coordinator(run, token, entry)
+  end
+end
+
+local function scoped(entry, scope)
+  if scope ~= '' then entry.scope = scope end
+  return entry
+end
+
+local function store_arrival(token, arrival)
+  if arrival.value then
+    redis.call('HSET', of_run('arrivals'), token .. '/' .. arrival.from, ARGV[arrival.value])
+  end
+end
+
+local function fire_new(run, plan, arrival)
+  local token = new_token(run)
+  local entry = scoped({node = arrival.node, attempt = 0, depth = arrival.depth, lane = arrival.lane}, plan.scope)
+  if arrival.value then entry.from = {{arrival.from, arrival.rank[1], arrival.rank[2]}} end
+  store_arrival(token, arrival)
+  fire(run, token, entry, plan.targets[arrival.node])
+end
+
+local function newer(rank, depth, lane) return depth > rank[2] or (depth == rank[2] and lane >= rank[3]) end
+
+-- Merge into the token that waits: one value per predecessor, the newest wins. Executions of a node come one after the
+-- other, so the newest is the last; only where `join: any` lets them overlap, the rank (depth, lane) says which it is.
+local function merge(plan, token, arrival)
+  local entry, known = get_token(token), nil
+  entry.from = entry.from or {}
+  for _, rank in ipairs(entry.from) do
+    if rank[1] == arrival.from then known = rank end
+  end
+  if known and plan.ranked and not newer(known, arrival.rank[1], arrival.rank[2]) then return end
+  if known then
+    known[2], known[3] = arrival.rank[1], arrival.rank[2]
+  elseif arrival.value then
+    table.insert(entry.from, {arrival.from, arrival.rank[1], arrival.rank[2]})
+  end
+  if arrival.depth > entry.depth then entry.depth = arrival.depth end
+  store_arrival(token, arrival)
+  put_token(token, entry)
+end
+
+local function arrive(run, plan, arrival, pending)
+  local waiting = in_scope('waiting', plan.scope)
+  local token = redis.call('HGET', waiting, arrival.node)
+  if token then return merge(plan, token, arrival) end
+  token = new_token(run)
+  redis.call('HSET', waiting, arrival.node, token)
+  local entry = scoped({node = arrival.node, state = 'waiting', attempt = 0, depth = arrival.depth, lane = '',
+    since = now}, plan.scope)
+  if arrival.value then entry.from = {{arrival.from, arrival.rank[1], arrival.rank[2]}} end
+  store_arrival(token, arrival)
+  put_token(token, entry)
+  for _, held in ipairs(plan.targets[arrival.node].blocks or {}) do
+    redis.call('HINCRBY', pending, held, 1)
+  end
+end
+
+-- A release changes no counter: the token was alive at its node before and is after.
+local function release(run, plan, node, pending)
+  if tonumber(redis.call('HGET', pending, node) or 0) ~= 0 then return end
+  local waiting = in_scope('waiting', plan.scope)
+  local token = redis.call('HGET', waiting, node)
+  if not token then return end
+  redis.call('HDEL', waiting, node)
+  fire(run, token, get_token(token), plan.targets[node])
+end
+
+local function emit(run, plan)
+  local pending = in_scope('pending', plan.scope)
+  for node, delta in pairs(plan.pending or {}) do redis.call('HINCRBY', pending, node, delta) end
+  for _, arrival in ipairs(plan.fires or {}) do fire_new(run, plan, arrival) end
+  for _, arrival in ipairs(plan.arrivals or {}) do arrive(run, plan, arrival, pending) end
+  for _, node in ipairs(plan.releases or {}) do release(run, plan, node, pending) end
+end

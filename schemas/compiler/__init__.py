@@ -1,0 +1,1 @@
+"""Workflow document -> IR: its shape, its graph, and what its expressions may read."""

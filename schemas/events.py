@@ -1,0 +1,84 @@
+"""Events: one fact about a run each, past tense, numbered by `seq` within the run from 1 without gaps.
+
+    type            what happened                        body                                           applied
+    run_started     a run was created                    workflow_id, version, revision, digest, input  tokens, live
+                                                         or stored_input, batch_id, key, labels,
+                                                         priority, by
+    task_started    a runner executes a token (again)    revision, attempt, runner                      tokens, live
+    node_completed  a token's work is done and it        attempt, outputs, stored, ends, ranks, passes, tokens, gone,
+                    moved on                             restarted, decisions, condition_errors, usage  live
+    node_failed     a task failed for good; on_error     as node_completed, and error                   tokens, gone,
+                    took over, or run_failed follows                                                    live
+    task_retried    it failed and gets another attempt   attempt, error, delay_ms, raw                  tokens, live
+    task_queued     a backoff was over                                                                  tokens, live
+    run_completed, run_failed, run_cancelled, run_timed_out: it ended    error, by, reason
+
+`outputs` holds {node: value} of every node executed in the step (those decided in passing too), `stored` {node:
+"artifact://..."} the large ones; `ends` the executed nodes that emitted nothing; `ranks` {node: [depth, lane]} where
+executions may overlap; `passes` {loop: passes completed}; `restarted` the loops whose count was deleted.
+`tokens` holds {token: record} of each record as the step left it (`tokens:<run>` in Redis), `gone` the tokens consumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+TYPES = (
+    "run_started", "task_started", "node_completed", "node_failed", "task_retried", "task_queued",
+    "run_completed", "run_failed", "run_cancelled", "run_timed_out",
+)  # fmt: skip
+
+STATUS_OF = {
+    "run_completed": "COMPLETED",
+    "run_failed": "FAILED",
+    "run_cancelled": "CANCELLED",
+    "run_timed_out": "TIMED_OUT",
+}
+"""Run status by the event that ends the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event. `at` is ms since the epoch by the Redis server's clock; `data` is body and applied together."""
+
+    run_id: str
+    seq: int
+    type: str
+    at: int
+    node_id: str = ""
+    token_id: str = ""
+    scope: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form that the API and the CLI show."""
+        head = {name: getattr(self, name) for name in ("run_id", "seq", "type", "at")}
+        places = {name: getattr(self, name) for name in ("node_id", "token_id", "scope")}
+        return head | {name: value for name, value in places.items() if value} | dict(self.data)
+
+
+def read_event(fields: Mapping[bytes, bytes]) -> Event:
+    """The event of an entry of the `events` stream."""
+    return Event(
+        run_id=fields[b"run"].decode(),
+        seq=int(fields[b"seq"]),
+        type=fields[b"type"].decode(),
+        at=int(fields[b"at"]),
+        node_id=fields[b"node"].decode(),
+        token_id=fields[b"token"].decode(),
+        scope=fields[b"scope"].decode(),
+        data=orjson.loads(event_json(fields[b"body"], fields[b"applied"])),
+    )
+
+
+def event_json(body: bytes, applied: bytes) -> bytes:
+    """`body` and `applied`, each a JSON object or empty, as one object: what the database keeps, without a parse."""
+    if not body or body == b"{}":
+        return applied or b"{}"
+    if not applied or applied == b"{}":
+        return body
+    return body[:-1] + b"," + applied[1:]

@@ -1,0 +1,1 @@
+"""CEL over JSON: conditions, values and the `{{ }}` of templates, parsed by celpy, run as closures."""

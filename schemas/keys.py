@@ -1,0 +1,148 @@
+"""Names of everything in Redis. One shard = one prefix (with a hash tag on a cluster).
+
+`lua/parts/keys.lua` derives the same names inside the scripts; a test holds the two together.
+A scope is "" for the run itself, else the path of the map item that a token lives in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+RUNNERS_GROUP = "runners"
+"""Consumer group of every task stream."""
+
+
+def agent_stream(pool: str) -> str:
+    """Stream of a model (a batch key: `<model>` or `<model>#<8 hex>`), without the shard's prefix."""
+    return f"wf.tasks.agent.{pool}"
+
+
+def task_stream(node_type: str) -> str:
+    """Stream of the task types that need no engine: function, http, sql."""
+    return f"wf.tasks.{node_type}"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Key names of one shard."""
+
+    prefix: str = ""
+
+    # -- of one run --------------------------------------------------------------------------------
+    def run(self, run_id: str) -> str:
+        """hash: status, workflow, revision, digest, seq, live ... (docs/redis.md lists the fields)"""
+        return f"{self.prefix}run:{run_id}"
+
+    def ir(self, run_id: str) -> str:
+        """string: the IR as JSON, always the newest revision"""
+        return f"{self.prefix}ir:{run_id}"
+
+    def tokens(self, run_id: str) -> str:
+        """hash: token id -> record (JSON: node, state, attempt, stream, entry ...)"""
+        return f"{self.prefix}tokens:{run_id}"
+
+    def context(self, run_id: str, scope: str = "") -> str:
+        """hash: node -> output as JSON, or `artifact://sha256-...`"""
+        return f"{self.prefix}context:{run_id}{_in(scope)}"
+
+    def ranks(self, run_id: str, scope: str = "") -> str:
+        """hash: node -> rank (depth, lane) of the execution whose output `context` holds; `ends|<node>` of its last"""
+        return f"{self.prefix}ranks:{run_id}{_in(scope)}"
+
+    def ends(self, run_id: str, scope: str = "") -> str:
+        """set: nodes whose last execution emitted nothing"""
+        return f"{self.prefix}ends:{run_id}{_in(scope)}"
+
+    def waiting(self, run_id: str, scope: str = "") -> str:
+        """hash: waiting node -> its waiting token"""
+        return f"{self.prefix}waiting:{run_id}{_in(scope)}"
+
+    def pending(self, run_id: str, scope: str = "") -> str:
+        """hash: waiting node -> live tokens that can still reach it in this pass"""
+        return f"{self.prefix}pending:{run_id}{_in(scope)}"
+
+    def loop(self, run_id: str, node_id: str, scope: str = "") -> str:
+        """hash: current_iteration, the passes completed"""
+        return f"{self.prefix}loop:{run_id}{_in(scope)}:{node_id}"
+
+    def arrivals(self, run_id: str) -> str:
+        """hash: `<token>/<predecessor>` -> the value that arrived from there"""
+        return f"{self.prefix}arrivals:{run_id}"
+
+    def outcomes(self, run_id: str) -> str:
+        """hash: token -> the completion signal that was stored for it and not yet routed"""
+        return f"{self.prefix}outcomes:{run_id}"
+
+    def artifacts(self, run_id: str) -> str:
+        """hash: `sha256-<hex>` -> packed bytes of a value over the inline limit"""
+        return f"{self.prefix}artifacts:{run_id}"
+
+    # -- of one shard ------------------------------------------------------------------------------
+    @property
+    def signals(self) -> str:
+        """list: completion signals"""
+        return f"{self.prefix}completion_signals"
+
+    @property
+    def events(self) -> str:
+        """stream: what the recorder copies"""
+        return f"{self.prefix}events"
+
+    @property
+    def dead_letters(self) -> str:
+        """stream: what was given up, with its reason"""
+        return f"{self.prefix}wf.dead_letters"
+
+    @property
+    def ended(self) -> str:
+        """pub/sub channel: the id of each run that ends"""
+        return f"{self.prefix}completion_events"
+
+    @property
+    def timers(self) -> str:
+        """sorted set: `<kind> <run> <token> <attempt>` by due time in ms"""
+        return f"{self.prefix}timers"
+
+    @property
+    def live_runs(self) -> str:
+        """sorted set: runs that have not ended, by creation time in ms"""
+        return f"{self.prefix}live_runs"
+
+    @property
+    def streams(self) -> str:
+        """set: every task stream that was ever written to (without prefix)"""
+        return f"{self.prefix}streams"
+
+    @property
+    def runners(self) -> str:
+        """sorted set: runner ids by last heartbeat in ms"""
+        return f"{self.prefix}runners"
+
+    @property
+    def counters(self) -> str:
+        """hash: signals that changed nothing, by kind (duplicate, unknown, malformed, over)"""
+        return f"{self.prefix}counters"
+
+    def stream(self, name: str) -> str:
+        """a task stream by its name as the IR has it"""
+        return f"{self.prefix}{name}"
+
+    def runner(self, runner_id: str) -> str:
+        """hash with TTL: heartbeat of one runner"""
+        return f"{self.prefix}runner:{runner_id}"
+
+    def model(self, pool: str) -> str:
+        """hash: queued, running, served_at, loads, breaker of one model"""
+        return f"{self.prefix}model:{pool}"
+
+    def workflow(self, workflow_id: str) -> str:
+        """hash with TTL: version -> IR of a registered workflow that was used lately"""
+        return f"{self.prefix}workflow:{workflow_id}"
+
+    def batch(self, batch_id: str) -> str:
+        """hash: running, done, failed, and `<node>|<queued|running|done|failed>` counts of one batch"""
+        return f"{self.prefix}batch:{batch_id}"
+
+
+def _in(scope: str) -> str:
+    return f"/{scope}" if scope else ""

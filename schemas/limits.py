@@ -1,0 +1,30 @@
+"""Every bound that an input meets, in one place (design: docs/limits in the workflow language page)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what comes from outside. Sizes are bytes of compact UTF-8 JSON unless named otherwise."""
+
+    workflow_bytes: int = 1_000_000
+    workflow_nodes: int = 1_000
+    input_bytes: int = 8_000_000
+    output_bytes: int = 8_000_000
+    inline_bytes: int = 16_384  # a larger value becomes an artifact
+    expression_bytes: int = 4_096
+    prompt_bytes: int = 4_000_000
+    json_depth: int = 64
+    batch_items: int = 100_000
+    batch_bytes: int = 512_000_000
+    labels: int = 32
+    signal_bytes: int = 1_000_000
+    max_iterations: int = 10_000
+    max_attempts: int = 100
+    duration_ms: int = 2_592_000_000  # 30 days: the longest timeout or backoff
+    interruptions: int = 10  # executions of one token that died with their runner, before it counts as failed
+
+
+LIMITS = Limits()

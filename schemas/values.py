@@ -1,0 +1,65 @@
+"""Values as Redis and the events hold them: JSON text, or a reference to an artifact when they are large.
+
+An artifact is the value packed with msgpack, compressed with zstd and named by the SHA-256 of the packed bytes, so that
+equal values are one artifact. In a context hash `artifact://sha256-<hex>` stands for it: not JSON, so never ambiguous.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+import orjson
+import zstandard
+
+from schemas.limits import LIMITS
+
+ARTIFACT = "artifact://"
+
+
+class ValueTooLarge(ValueError):
+    """A value over `output_bytes`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    name: str  # sha256-<hex>
+    packed: bytes
+
+    @property
+    def reference(self) -> str:
+        return ARTIFACT + self.name
+
+
+def encode_value(value: Any, *, inline_bytes: int = LIMITS.inline_bytes) -> tuple[str, Artifact | None]:
+    """A JSON value as the text to store, and the artifact that it refers to if it is over the inline limit."""
+    text = orjson.dumps(value)
+    if len(text) <= inline_bytes:
+        return text.decode(), None
+    if len(text) > LIMITS.output_bytes:
+        raise ValueTooLarge(f"the value has {len(text)} bytes; the limit output_bytes is {LIMITS.output_bytes}")
+    artifact = pack(value)
+    return artifact.reference, artifact
+
+
+def pack(value: Any) -> Artifact:
+    plain = msgpack.packb(value)
+    return Artifact(f"sha256-{hashlib.sha256(plain).hexdigest()}", zstandard.compress(plain))
+
+
+def unpack(packed: bytes) -> Any:
+    # The decompressed size is bounded by what may be stored, msgpack being no larger than about the JSON text.
+    plain = zstandard.ZstdDecompressor().decompress(packed, max_output_size=2 * LIMITS.output_bytes)
+    return msgpack.unpackb(plain, strict_map_key=False)
+
+
+def artifact_name(text: str) -> str | None:
+    """The name of the artifact that a stored text refers to; None if it is JSON."""
+    return text[len(ARTIFACT) :] if text.startswith(ARTIFACT) else None
+
+
+def decode_value(text: str | bytes) -> Any:
+    """The value of a stored text that is JSON."""
+    return orjson.loads(text)

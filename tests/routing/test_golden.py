@@ -1,0 +1,32 @@
+"""The shapes of the routing semantics on the real scripts, against traces written by hand."""
+
+import random
+from collections import Counter
+
+import pytest
+
+from schemas.compiler.compiler import validate
+from schemas.fold import fold, run_output
+from tests.reference.generator import Case
+from tests.reference.golden import GOLDEN, INPUT, REFUSED
+from tests.routing.judged import JudgedPlay
+
+
+@pytest.mark.parametrize("golden", GOLDEN.values(), ids=GOLDEN)
+async def test_the_engine_does_what_was_written_by_hand(redis, golden):
+    tasks = {node["id"] for node in golden.workflow["nodes"] if node["type"] == "function"}
+    expected = Counter(step for step in golden.trace.split() if step.split(":")[0] in tasks)
+    for order in range(4):
+        await redis.flushdb()
+        play = JudgedPlay(redis, Case(golden.workflow, INPUT, golden.outcome_of), random.Random(order))
+        await play.play()
+        assert Counter(f"{one.node}:{one.iteration}" for one in play.seen) == expected
+        assert await play.status() == "COMPLETED"
+        assert run_output(fold(await play.events())) == golden.output
+        assert {loop: n for loop, n in (await play.loop_counts()).items() if n} == golden.loop_counts
+        assert await play.differences() == []
+
+
+@pytest.mark.parametrize(("rule", "workflow"), REFUSED.values(), ids=REFUSED)
+def test_what_routing_refuses_is_refused(rule, workflow):
+    assert validate(workflow), rule
