@@ -1,0 +1,133 @@
+"""Claims: from fetched entries to work that can be executed, many in one round trip."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from agent_runner import outcome
+from agent_runner.failure import TaskFailed
+from agent_runner.programs import Programs
+from agent_runner.work import Fetched, Program, Work
+from lua.answers import StartedTask
+from lua.run_store import Claim, Finish, RunStore
+from schemas.messages import Task
+from schemas.values import artifact_name, decode_value, unpack
+from schemas.variables import make_variables, run_variables
+
+log = logging.getLogger("pavane.runner")
+
+
+@dataclass(slots=True)
+class Claimed:
+    """What came of starting a batch: work to execute, and outcomes that stand already."""
+
+    work: list[Work] = field(default_factory=list)
+    finishes: list[Finish] = field(default_factory=list)
+
+
+class Claims:
+    """Starts tasks in the name of one runner. `node_types` are those that it can execute."""
+
+    def __init__(self, store: RunStore, runner_id: str, node_types: frozenset[str], default_timeout_ms: int) -> None:
+        self._store = store
+        self._runner_id = runner_id
+        self._node_types = node_types
+        self._default_timeout_ms = default_timeout_ms
+        self._programs = Programs(store)
+
+    async def start(self, fetched: Sequence[Fetched]) -> Claimed:
+        """Make the claims real. Entries with nothing left to do are gone from the answer."""
+        await self._programs.prepare(one.task for one in fetched)
+        claims = [self._claim(one) for one in fetched]
+        claimed = Claimed()
+        for claim, started in zip(claims, await self._store.start_task(claims, self._runner_id), strict=True):
+            if started.state not in ("started", "exhausted"):
+                continue
+            try:
+                claimed.work.append(await self._work(claim, started))
+            except TaskFailed as failure:
+                claimed.finishes.append(outcome.failed(claim.task, started.attempt, failure))
+            except (RedisError, OSError) as error:  # patched in the last moment, then Redis went away
+                log.warning("%s is left to be reclaimed: %s", claim.task.token_id, error)
+        return claimed
+
+    async def variables(self, work: Work) -> dict[str, Any]:
+        """What the node's templates see. Raises TaskFailed if an artifact is not to be had."""
+        started, node = work.started, work.node
+        texts = {("input", ""): started.input}
+        texts |= {("arrived", source): text for source, text in started.arrived.items()}
+        texts |= {("ctx", name): text for name, text in started.outputs.items()}
+        values = await self._values(work.task.run_id, texts)
+        token = started.token
+        return make_variables(
+            node_type=node.type,
+            waits=node.analysis.waits,
+            input=values["input", ""],
+            arrived={source: values["arrived", source] for source in started.arrived},
+            ctx={name: values["ctx", name] for name in started.outputs},
+            iteration=token.iteration if token is not None else 0,
+            run=run_variables(work.task.run_id, work.program.ir.workflow_id, started.batch, started.key),
+        )
+
+    def _claim(self, fetched: Fetched) -> Claim:
+        program = self._programs.known(fetched.task.digest)
+        node = program.ir.nodes.get(fetched.task.node_id) if program is not None else None
+        if node is None:  # patched since: what it reads is loaded once its IR is known
+            return Claim(fetched.task, (), None, fetched.reclaimed)
+        return Claim(fetched.task, node.analysis.task_reads, node.timeout_ms, fetched.reclaimed)
+
+    async def _work(self, claim: Claim, started: StartedTask) -> Work:
+        """Raises TaskFailed where the task can not be executed here."""
+        if started.state == "exhausted":
+            message = f"given up: {started.attempt} executions, the last ones ended with their runners"
+            raise TaskFailed("interrupted", message, retryable=False)
+        program = await self._program(claim.task, started.digest)
+        node = program.ir.nodes.get(claim.task.node_id)
+        if node is None:
+            raise TaskFailed("not_found", f"node {claim.task.node_id!r} is no more in the workflow")
+        if node.type not in self._node_types:
+            raise TaskFailed("invalid_input", f"a node of type {node.type!r} came to runner {self._runner_id!r}")
+        missing = [name for name in node.analysis.task_reads if name not in claim.reads]
+        if missing:
+            started = await self._with_outputs(claim.task, started, missing)
+        timeout_ms = node.timeout_ms if node.timeout_ms is not None else self._default_timeout_ms
+        return Work(claim.task, node, program, started, timeout_ms / 1000)
+
+    async def _program(self, task: Task, digest: str) -> Program:
+        # After one more patch in between this is the newest revision, newer than the one that the event names.
+        try:
+            program = await self._programs.get(digest, task.run_id)
+        except (RedisError, OSError):
+            raise
+        except Exception as error:
+            log.exception("the IR of %s can not be read", task.run_id)
+            raise TaskFailed("invalid_input", f"the run's IR can not be read: {error}") from None
+        if program is None:
+            raise TaskFailed("not_found", "the run's IR is gone")
+        return program
+
+    async def _with_outputs(self, task: Task, started: StartedTask, names: Sequence[str]) -> StartedTask:
+        key = self._store.keys.context(task.run_id, task.scope)
+        texts = await self._store.redis.hmget(key, list(names))
+        more = {name: text.decode() for name, text in zip(names, texts, strict=True) if text is not None}
+        outputs: Mapping[str, str] = {**started.outputs, **more}
+        return StartedTask(**{name: getattr(started, name) for name in StartedTask.__slots__} | {"outputs": outputs})
+
+    async def _values(self, run_id: str, texts: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], Any]:
+        names = {place: name for place, text in texts.items() if (name := artifact_name(text)) is not None}
+        artifacts = await self._artifacts(run_id, sorted(set(names.values()))) if names else {}
+        return {
+            place: artifacts[names[place]] if place in names else decode_value(text) for place, text in texts.items()
+        }
+
+    async def _artifacts(self, run_id: str, names: Sequence[str]) -> dict[str, Any]:
+        packed = await self._store.redis.hmget(self._store.keys.artifacts(run_id), list(names))
+        for name, one in zip(names, packed, strict=True):
+            if one is None:
+                raise TaskFailed("not_found", f"artifact {name} is gone")
+        return {name: unpack(one) for name, one in zip(names, packed, strict=True)}

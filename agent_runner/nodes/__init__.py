@@ -1,0 +1,1 @@
+"""How the nodes of each task type are executed."""

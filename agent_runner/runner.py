@@ -1,0 +1,371 @@
+"""The runner: claims tasks, executes them, stores their outcomes. Four loops that only meet in this process's memory.
+
+    fetch -> buffer -> start (start_task) -> executions -> finish (finish_task)
+    reclaim -> buffer
+
+Each loop has one round trip in flight and takes all that waits into it, so the batches grow by themselves under load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from redis.exceptions import RedisError
+
+from agent_runner import outcome
+from agent_runner.backoff import Backoff, passes
+from agent_runner.buffer import Buffer
+from agent_runner.claims import Claimed, Claims
+from agent_runner.engines.engine import Engine
+from agent_runner.executions import Execution, Executions
+from agent_runner.failure import TaskFailed
+from agent_runner.guarded_engine import GuardedEngine
+from agent_runner.handlers import Handlers
+from agent_runner.heartbeat import Heartbeat
+from agent_runner.intake import Intake, ModelIntake, TaskIntake
+from agent_runner.nodes.agent import AgentNodes
+from agent_runner.nodes.function import FunctionNodes
+from agent_runner.settings import RunnerSettings
+from agent_runner.streams import Streams
+from agent_runner.wakeup import Wakeup
+from agent_runner.work import Fetched, NodeKind, Work
+from lua.run_store import Finish, RunStore
+from schemas.expressions.error import TemplateError
+
+log = logging.getLogger("pavane.runner")
+
+CANCEL_S = 5.0  # for a handler that catches its cancellation
+BATCH = 64  # tasks started or finished in one round trip
+BATCH_BYTES = 16_000_000  # of artifacts in one round trip
+COORDINATOR_BEHIND = 1_000
+"""With so many signals waiting, entries grow idle because they are not routed yet, not because a runner died."""
+
+T = TypeVar("T")
+A = TypeVar("A")
+
+
+class Runner:
+    """One runner on one shard. Give it `handlers` for function nodes, or the `engine` of one GPU for agent nodes.
+
+    `await run(stop)` serves until `stop` is set, then drains: running tasks end (at most `drain_ms`), what was not
+    started is handed back, the heartbeat is removed. Raises nothing; Redis may come and go. A runner runs once.
+    """
+
+    def __init__(
+        self, store: RunStore, runner_id: str, settings: RunnerSettings | None = None, *,
+        handlers: Handlers | None = None, engine: Engine | None = None,
+    ) -> None:  # fmt: skip
+        if (handlers is None) == (engine is None):
+            raise ValueError("a runner has either handlers or an engine")
+        self.store = store
+        self.runner_id = runner_id
+        self.settings = settings = settings or RunnerSettings()
+        self.executions = Executions(settings.slots, settings.prefetch)
+        self.streams = Streams(store, runner_id)
+        self.guarded: GuardedEngine | None = None
+        self.intake: Intake
+        self._nodes: dict[str, NodeKind]
+        if engine is not None:
+            self.guarded = GuardedEngine(engine, changed=self._engine_changed)
+            self.intake = ModelIntake(store, self.streams, settings, self.executions)
+            self._nodes = {"agent": AgentNodes(self.guarded)}
+        elif handlers is not None:
+            self.intake = TaskIntake(self.streams, settings, ["function"])
+            self._nodes = {"function": FunctionNodes(handlers, settings.slots)}
+        self._claims = Claims(store, runner_id, frozenset(self._nodes), settings.default_timeout_ms)
+        self.heartbeat = Heartbeat(
+            store, runner_id, settings, self.streams, self.executions, self._describe, self.guarded
+        )
+        self._buffer = Buffer()
+        self._starting = 0
+        self._outcomes: list[tuple[Execution | None, Finish]] = []
+        self._stopping = asyncio.Event()
+        self._drained = False
+        self._room, self._ready, self._to_finish, self._quiet = Wakeup(), Wakeup(), Wakeup(), Wakeup()
+        self._began = time.monotonic()
+        self._began_at = time.time()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        log.info("runner %s serves %s", self.runner_id, ", ".join(self._nodes))
+        serving = [self._repeat(step, self._stopping.is_set) for step in (self._fetch, self._start, self._reclaim)]
+        serving_tasks = [asyncio.create_task(loop) for loop in serving]
+        storing = asyncio.create_task(self._repeat(self._finish, lambda: self._drained and not self._outcomes))
+        beating = asyncio.create_task(self.heartbeat.run())
+        try:
+            await stop.wait()
+            await self._drain(serving_tasks, storing)
+        finally:
+            self._stopping.set()
+            self.heartbeat.stop()
+            executing = [execution.task for execution in self.executions if execution.task is not None]
+            await _cancel([*serving_tasks, storing, beating, *executing])
+            await self._leave()
+
+    # -- the loops ---------------------------------------------------------------------------------
+    async def _fetch(self) -> None:
+        await self._room.until(lambda: self._stopping.is_set() or self._wanted() > 0)
+        if self._stopping.is_set():
+            return
+        self._take_in(await self.intake.fetch(self._wanted() or 1))
+
+    async def _reclaim(self) -> None:
+        waiting: int = await self.store.redis.llen(self.store.keys.signals)
+        if self._wanted() > 0 and waiting < COORDINATOR_BEHIND:
+            self._take_in(await self.intake.reclaim(min(self._wanted(), BATCH)))
+        await self._pause(self.settings.reclaim_ms / 1000)
+
+    async def _start(self) -> None:
+        await self._ready.until(
+            lambda: self._stopping.is_set() or (len(self._buffer) > 0 and self._free > 0 and not self._held)
+        )
+        if self._stopping.is_set():
+            return
+        batch = self._buffer.take(min(self._free, BATCH))
+        self._starting = len(batch)
+        try:
+            for claimed in await self._apart(self._claims.start, batch):
+                self._begin(claimed)
+        except BaseException:
+            # Those that were started all the same answer `busy` next time, and are reclaimed later.
+            self._buffer.put_back(batch)
+            raise
+        finally:
+            self._starting = 0
+        self._room.notify()
+
+    async def _finish(self) -> None:
+        await self._to_finish.until(lambda: self._outcomes or self._drained)
+        batch = self._next_outcomes()
+        if not batch:
+            return
+        await self._apart(self.store.finish_task, [finish for _, finish in batch])
+        # fenced, held and over are no news: another attempt counts, or the run has ended.
+        del self._outcomes[: len(batch)]
+        for execution, _ in batch:
+            if execution is not None:
+                self.executions.forget(execution)
+        self._quiet.notify()
+
+    async def _repeat(self, step: Callable[[], Awaitable[None]], until: Callable[[], bool] | None = None) -> None:
+        """A loop that nothing ends but `until` (the stop, if not given)."""
+        over = until or self._stopping.is_set
+        backoff = Backoff()
+        while not over():
+            try:
+                await step()
+                backoff.reset()
+            except (RedisError, OSError) as error:
+                if not backoff.failures:
+                    log.warning("%s waits for redis: %s", step.__name__.strip("_"), error)
+                await self._pause(backoff.next_s())
+            except Exception:
+                log.exception("%s failed; it goes on", step.__name__.strip("_"))
+                await self._pause(backoff.next_s())
+
+    # -- one task ----------------------------------------------------------------------------------
+    def _begin(self, claimed: Claimed) -> None:
+        for work in claimed.work:
+            execution = self.executions.begin(work)
+            execution.task = asyncio.create_task(self._execute(execution))
+        if claimed.finishes:
+            self._outcomes += [(None, finish) for finish in claimed.finishes]
+            self._to_finish.notify()
+
+    async def _execute(self, execution: Execution) -> None:
+        try:
+            self._outcomes.append((execution, await self._outcome(execution.work)))
+            self._to_finish.notify()
+        finally:
+            self.executions.end(execution)
+            self.intake.wake()
+            self._ready.notify()
+            self._room.notify()
+            self._quiet.notify()
+
+    async def _outcome(self, work: Work) -> Finish:
+        """Execute it; whatever happens is an outcome, except that the runner stops."""
+        try:
+            variables = await self._variables(work)
+            result = await self._nodes[work.node.type].execute(work, variables)
+            return outcome.completed(work.task, work.attempt, result.output, result.metadata)
+        except TemplateError as error:
+            failure = TaskFailed("template", str(error))
+        except TaskFailed as error:
+            failure = error
+        except Exception as error:
+            log.exception("%s of %s failed in the runner", work.node.id, work.task.run_id)
+            failure = TaskFailed("interrupted", f"the runner failed: {type(error).__name__}: {error}")
+        return outcome.failed(work.task, work.attempt, failure)
+
+    async def _variables(self, work: Work) -> Mapping[str, Any]:
+        backoff = Backoff()
+        while True:
+            try:
+                return await self._claims.variables(work)
+            except (RedisError, OSError) as error:  # only large values are loaded here
+                if not passes(error):
+                    raise
+                await asyncio.sleep(backoff.next_s())
+
+    # -- stopping ----------------------------------------------------------------------------------
+    async def _drain(self, serving: Sequence[asyncio.Task[None]], storing: asyncio.Task[None]) -> None:
+        """Let what runs end, unless it waits for an engine that is away."""
+        self._stopping.set()
+        self.heartbeat.soon()
+        for wakeup in (self._room, self._ready):
+            wakeup.notify()
+        self.intake.wake()
+        await asyncio.wait(serving)
+        limit_s = self.settings.drain_ms / 1000
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._quiet.until(lambda: self._held or self.executions.running == 0)
+        except TimeoutError:
+            log.warning("%d tasks still run after drain_ms; they are handed back", self.executions.running)
+        await _cancel([e.task for e in self.executions if e.task is not None and not e.ended])
+        self._drained = True
+        self._to_finish.notify()
+        await asyncio.wait([storing], timeout=limit_s)
+        if self._outcomes:
+            log.warning("%d outcomes could not be stored; their tasks are executed again", len(self._outcomes))
+
+    async def _leave(self) -> None:
+        unstarted = [fetched.task for fetched in self._buffer.take(len(self._buffer))]
+        unstored = [execution.work.task for execution in self.executions]
+        try:
+            await self.streams.hand_back([*unstarted, *unstored])
+            await self.streams.leave()
+            await self.heartbeat.end()
+        except (RedisError, OSError) as error:
+            log.warning("left without goodbye: %s", error)
+        for nodes in self._nodes.values():
+            await nodes.close()
+        log.info("runner %s stopped; %d tasks handed back", self.runner_id, len(unstarted) + len(unstored))
+
+    # -- small things ------------------------------------------------------------------------------
+    @property
+    def _held(self) -> bool:
+        return self.guarded is not None and self.guarded.breaker.is_open
+
+    @property
+    def _free(self) -> int:
+        return self.settings.slots - self.executions.running - self._starting
+
+    def _wanted(self) -> int:
+        """How many tasks to fetch now: for the free slots, and ahead, not in small change."""
+        if self._held or self._stopping.is_set():
+            return 0
+        prefetch = self.executions.prefetch
+        if len(self._buffer) > prefetch // 2:
+            return 0
+        return max(self._free + prefetch - len(self._buffer), 0)
+
+    def _take_in(self, tasks: Sequence[Fetched]) -> None:
+        fresh = []
+        for fetched in tasks:
+            execution = self.executions.get(fetched.task.token_id) if fetched.reclaimed else None
+            if execution is not None and execution.work.task.entry == fetched.task.entry:
+                execution.doubtful = False  # nobody took it over while this process stood still
+            elif not fetched.reclaimed or fetched.task.token_id not in self._buffer:
+                fresh.append(fetched)
+        if fresh:
+            self._buffer.put(fresh)
+            self._ready.notify()
+
+    def _next_outcomes(self) -> list[tuple[Execution | None, Finish]]:
+        size, count = 0, 0
+        for _, finish in self._outcomes[:BATCH]:
+            size += len(finish.artifact.packed) if finish.artifact else 0
+            if count and size > BATCH_BYTES:
+                break
+            count += 1
+        return self._outcomes[:count]
+
+    async def _apart(self, call: Callable[[Sequence[A]], Awaitable[T]], batch: Sequence[A]) -> list[T]:
+        """Call with the whole batch; where one of it is refused, with each alone, so that it harms nobody else."""
+        try:
+            return [await call(batch)]
+        except Exception as error:
+            if passes(error):
+                raise
+            if len(batch) == 1:
+                log.error("left alone, to be reclaimed: %s: %s", batch[0], error)
+                return []
+        answers = []
+        for one in batch:
+            answers += await self._apart(call, [one])
+        return answers
+
+    async def _pause(self, seconds: float) -> None:
+        """Until the stop, at most so long; after it, so long: outcomes are stored during the drain."""
+        if self._stopping.is_set():
+            await asyncio.sleep(seconds)
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+    def _engine_changed(self) -> None:
+        self.heartbeat.soon()
+        for wakeup in (self._room, self._ready, self._quiet):
+            wakeup.notify()
+
+    async def _describe(self) -> Mapping[str, str]:
+        lived = max(time.monotonic() - self._began, 1e-6)
+        fields = {
+            "state": self._state,
+            "types": " ".join(self._nodes),
+            "slots": str(self.settings.slots),
+            "running": str(self.executions.running),
+            "executed": str(self.executions.ended),
+            "started_at": str(int(self._began_at * 1000)),
+            "host": socket.gethostname(),
+            "pid": str(os.getpid()),
+            "gpu": self.settings.gpu,
+            "active_share": f"{self.executions.busy_s / lived:.4f}",
+            "idle_share": f"{max(1 - self.executions.busy_s / lived, 0.0):.4f}",
+        }
+        return fields if self.guarded is None else {**fields, **await self._describe_engine(self.guarded, lived)}
+
+    async def _describe_engine(self, guarded: GuardedEngine, lived: float) -> dict[str, str]:
+        fields = {
+            "engine": guarded.engine.name,
+            "url": guarded.engine.url,
+            "focus_model": self.intake.focus or "",
+            "residents": " ".join(await guarded.residents()),
+            "loads": str(sum(guarded.loads.values())),
+            "loading_share": f"{guarded.loading_s / lived:.4f}",
+            "active_share": f"{max(self.executions.busy_s - guarded.loading_s, 0.0) / lived:.4f}",
+        }
+        if guarded.loading is not None:
+            fields["loading"] = guarded.loading
+        if guarded.breaker.opened_at is not None:
+            fields["held"] = guarded.breaker.reason
+            fields["held_since"] = str(int(guarded.breaker.opened_at * 1000))
+        return fields
+
+    @property
+    def _state(self) -> str:
+        if self._stopping.is_set():
+            return "draining"
+        if self._held:
+            return "held"
+        if self.guarded is not None and self.guarded.loading is not None:
+            return "loading"
+        return "working" if self.executions.running else "idle"
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel and wait, but not for a task that will not be cancelled."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=CANCEL_S)

@@ -1,0 +1,27 @@
+"""How a runner behaves; every number that an operator may turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerSettings:
+    """Times in ms. Runners of one shard should agree on `reclaim_idle_ms`."""
+
+    slots: int = 8  # tasks executed at once
+    prefetch: int = 64  # most tasks fetched ahead; how many really are follows from how long tasks take
+    block_ms: int = 250  # longest wait of one read, and so of a stop
+    default_timeout_ms: int = 600_000  # of one execution, where the node has no timeout_ms
+    heartbeat_ms: int = 3_000
+    heartbeat_ttl_ms: int = 15_000
+    reclaim_ms: int = 5_000  # how often it looks for tasks of dead runners
+    reclaim_idle_ms: int = 20_000  # a task not refreshed for so long has lost its runner
+    drain_ms: int = 30_000  # at a stop, how long running tasks may go on
+    gpu: str = ""  # what people call the GPU, for the heartbeat
+
+    def __post_init__(self) -> None:
+        if self.slots < 1:
+            raise ValueError("slots must be at least 1")
+        if not self.heartbeat_ms < self.heartbeat_ttl_ms or not self.heartbeat_ms < self.reclaim_idle_ms:
+            raise ValueError("heartbeat_ms must be below heartbeat_ttl_ms and reclaim_idle_ms")

@@ -1,0 +1,68 @@
+"""Work: a task that was claimed, with all that its execution needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from jsonschema.protocols import Validator
+
+from lua.answers import StartedTask
+from schemas.ir import IR, Node
+from schemas.messages import Task
+
+INTERACTIVE = ":interactive"
+"""Ends the name of a stream's fast lane."""
+
+
+@dataclass(eq=False, slots=True)
+class Fetched:
+    """A stream entry in this runner's hands that is not started. `reclaimed`: it was another runner's."""
+
+    task: Task
+    reclaimed: bool = False
+
+    @property
+    def interactive(self) -> bool:
+        return self.task.stream.endswith(INTERACTIVE)
+
+
+@dataclass(slots=True)
+class Program:
+    """An IR, and what was compiled from it for execution, by node."""
+
+    ir: IR
+    validators: dict[str, Validator] = field(default_factory=dict)
+
+
+@dataclass(eq=False, slots=True)
+class Work:
+    """One execution: attempt `started.attempt` of the task's token, under `program`."""
+
+    task: Task
+    node: Node
+    program: Program
+    started: StartedTask
+    timeout_s: float
+
+    @property
+    def attempt(self) -> int:
+        return self.started.attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What an execution gave: a JSON value, and the completion signal's metadata."""
+
+    output: Any
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class NodeKind(Protocol):
+    """How the nodes of one type are executed."""
+
+    async def execute(self, work: Work, variables: Mapping[str, Any]) -> Result:
+        """Raises TaskFailed. Bounds itself by `work.timeout_s`; may be cancelled at any time."""
+
+    async def close(self) -> None: ...

@@ -1,0 +1,1 @@
+"""The runner against real Redis and scripted engines."""
