@@ -22,6 +22,9 @@ class IRCache:
         """The IR that the run had when it was last seen here."""
         return self._by_digest.get(self._digest_of.get(run_id, ""))
 
+    def known(self, digest: str) -> IR | None:
+        return self._by_digest.get(digest)
+
     async def get(self, digest: str, run_id: str) -> IR | None:
         """The IR with this digest, or the newer one if the run was patched meanwhile; None if the run is gone."""
         ir = self._by_digest.get(digest)

@@ -1,7 +1,7 @@
 """A batch of completion signals on its way from the list to the run's next step: load, decide, write.
 
-Round trips of a batch, however large: one to load, one to advance; one more each for IRs never seen, for the outputs
-that conditions read when the run's IR was not known beforehand, and for values that are artifacts.
+Round trips of a batch, however large: one to advance, and one to load if anything must be evaluated; one more each for
+IRs never seen, for what conditions read when the run's IR was not known beforehand, and for values that are artifacts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import orjson
 
 from coordinator.decide import Done, Fail, Move, TryAgain, View, decide
 from coordinator.ir_cache import IRCache
-from lua.answers import Loaded
+from lua.answers import Loaded, token_of
 from lua.run_store import Advance, RunStore, Wanted
 from schemas.ir import IR, Node
 from schemas.messages import CompletionSignal, Failure
@@ -52,17 +52,19 @@ class SignalBatch:
     async def route(self, signals: Sequence[CompletionSignal]) -> None:
         """Move every signal's token on. A signal that changes nothing is counted; one that cannot be worked on goes
         to the dead letters; neither touches the others."""
+        plain, others = self._plain(signals)
+        signals = await self._advance([*plain, *await self._load(others)])
         for _ in range(MAX_STALE):
-            signals = await self._route_once(signals)
             if not signals:
                 return
+            signals = await self._advance(await self._load(signals))
         await self.store.redis.rpush(self.store.keys.signals, *(signal.raw for signal in signals))
 
-    async def _route_once(self, signals: Sequence[CompletionSignal]) -> list[CompletionSignal]:
-        """One attempt; answers the signals whose run was patched meanwhile."""
+    async def _advance(self, all_routed: Sequence[Routed]) -> list[CompletionSignal]:
+        """Decide and write; answers the signals whose run was patched meanwhile."""
         steps: list[tuple[Routed, Advance]] = []
         stale: list[CompletionSignal] = []
-        for routed in await self._load(signals):
+        for routed in all_routed:
             try:
                 step = await self._decide(routed)
             except Exception as error:
@@ -81,6 +83,23 @@ class SignalBatch:
         await self.store.dead_letter("internal", detail, run=signal.run_id, token=signal.token_id)
 
     # -- load --------------------------------------------------------------------------------------
+    def _plain(self, signals: Sequence[CompletionSignal]) -> tuple[list[Routed], list[CompletionSignal]]:
+        """The signals for which nothing has to be loaded, and the others.
+
+        Those of ours name the token as it is and its IR. Where no condition follows, this is all that a decision
+        needs, and `advance` checks it: token, attempt and digest.
+        """
+        plain: list[Routed] = []
+        others: list[CompletionSignal] = []
+        for signal in signals:
+            ir = self.irs.known(signal.digest) if signal.record and signal.status == "completed" else None
+            token = token_of(signal.record) if ir and signal.record else None
+            if ir and token and token.node in ir.nodes and ir.is_plain(token.node):
+                plain.append(Routed(signal, Loaded("RUNNING", signal.digest, token), ir))
+            else:
+                others.append(signal)
+        return plain, others
+
     async def _load(self, signals: Sequence[CompletionSignal]) -> list[Routed]:
         known = [self.irs.of_run(signal.run_id) for signal in signals]
         loaded = await self.store.load_tokens([_wanted(signal, ir) for signal, ir in zip(signals, known, strict=True)])

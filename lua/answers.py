@@ -41,9 +41,17 @@ class Token:
 
 
 def read_token(text: str | bytes) -> Token:
-    fields = orjson.loads(text)
-    fields["arrivals"] = fields.pop("from", ())
-    return Token(**{name: fields[name] for name in Token.__slots__ if name in fields})
+    token = token_of(orjson.loads(text))
+    assert token is not None, "records are written by our scripts alone"
+    return token
+
+
+def token_of(record: Mapping[str, Any]) -> Token | None:
+    """None if the record lacks what every token has."""
+    if not record.keys() >= {"node", "state", "attempt", "depth"}:
+        return None
+    known = {name: record[name] for name in Token.__slots__ if name in record}
+    return Token(**known, arrivals=record.get("from", ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,31 +100,25 @@ class Loaded:
 
     status: str
     digest: str
-    revision: int
-    workflow: str
-    batch: str
-    key: str
-    priority: str
-    input: str | None  # None if it was not asked for
     token: Token | None
-    outputs: Mapping[str, str]
-    passes: Mapping[str, int]
-    arrived: Mapping[str, str]
+    workflow: str = ""
+    batch: str = ""
+    key: str = ""
+    input: str | None = None  # None if it was not asked for
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    passes: Mapping[str, int] = field(default_factory=dict)
+    arrived: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_loaded(answer: Sequence[Any], reads: Sequence[str], loops: Sequence[str]) -> Loaded:
     fields, record, outputs, passes, arrived = answer
-    status, digest, revision, workflow, batch, key, priority, *rest = (
-        value.decode() if value is not None else "" for value in fields
-    )
+    status, digest, workflow, batch, key, *rest = (value.decode() if value is not None else "" for value in fields)
     return Loaded(
         status=status,
         digest=digest,
-        revision=int(revision or 0),
         workflow=workflow,
         batch=batch,
         key=key,
-        priority=priority,
         input=rest[0] if rest else None,
         token=read_token(record) if record else None,
         outputs=_named(reads, outputs),

@@ -17,14 +17,19 @@ local function store()
   return true
 end
 
-local status = redis.call('HGET', of_run('run'), 'status')
+local known = redis.call('HMGET', of_run('run'), 'status', 'digest')
+local status, text = known[1], redis.call('HGET', of_run('tokens'), token)
+local entry_of = text and cjson.decode(text)
+if text and known[2] then -- the token as it is and the IR it ran under go with the signal: a plain hop needs nothing more
+  signal = '{"record":' .. text .. ',"digest":"' .. known[2] .. '",' .. string.sub(signal, 2)
+end
 if status ~= 'RUNNING' and status ~= 'PAUSED' then
   if stream ~= '' then
     redis.call('XACK', of_shard(stream), 'runners', entry)
     redis.call('XDEL', of_shard(stream), entry)
   end
-  local held = status == 'FAILED' and get_token(token)
-  if held and held.state == 'held' and held.attempt == tonumber(attempt) and store() then
+  local held = status == 'FAILED' and entry_of and entry_of.state == 'held'
+  if held and entry_of.attempt == tonumber(attempt) and store() then
     local retention_ms = redis.call('HGET', of_run('run'), 'retention_ms')
     redis.call('PEXPIRE', of_run('outcomes'), retention_ms)
     redis.call('PEXPIRE', of_run('artifacts'), retention_ms)
@@ -33,7 +38,6 @@ if status ~= 'RUNNING' and status ~= 'PAUSED' then
   ignore('over')
   return {'over'}
 end
-local entry_of = get_token(token)
 if not entry_of or entry_of.state ~= 'running' or entry_of.attempt ~= tonumber(attempt) or not store() then
   ignore('fenced')
   return {'fenced'}

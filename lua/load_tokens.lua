@@ -4,11 +4,11 @@
 -- ARGV    prefix wanted
 --         wanted: JSON [[run_id, token, [names in ctx], [loops], scope, with_input], ...]
 -- ANSWER  a list, one a signal: {fields, record, outputs, passes, arrived}
---         fields: status, digest, revision, workflow, batch, key, priority, and input if it was asked for
+--         fields: status, digest, workflow, batch, key, and input if it was asked for
 --@include parts/answer
 
-local FIELDS = {'status', 'digest', 'revision', 'workflow', 'batch', 'key', 'priority'}
-local WITH_INPUT = {'status', 'digest', 'revision', 'workflow', 'batch', 'key', 'priority', 'input'}
+local FIELDS = {'status', 'digest', 'workflow', 'batch', 'key'}
+local WITH_INPUT = {'status', 'digest', 'workflow', 'batch', 'key', 'input'}
 local answer = {}
 for i, want in ipairs(cjson.decode(wanted)) do
   local run_id, token, scope = want[1], want[2], want[5]
@@ -18,7 +18,7 @@ for i, want in ipairs(cjson.decode(wanted)) do
   if record then
     local entry = cjson.decode(record)
     if entry.state == 'deciding' then
-      arrived = arrived_values(prefix, run_id, token, entry)
+      arrived = arrived_values(prefix .. 'arrivals:' .. run_id, prefix .. 'context:' .. suffix, token, entry)
     end
   end
   local outputs = {}

@@ -62,4 +62,4 @@ local names, outputs = {}, {}
 for name in string.gmatch(reads, '%S+') do names[#names + 1] = name end
 if #names > 0 then outputs = redis.call('HMGET', in_scope('context', record_of.scope or ''), unpack(names)) end
 return {'started', run.digest, details[1], changed[token], details[2],
-  arrived_values(prefix, run_id, token, record_of), outputs, run.batch, details[3] or ''}
+  arrived_values(of_run('arrivals'), in_scope('context', record_of.scope or ''), token, record_of), outputs, run.batch, details[3] or ''}

@@ -139,6 +139,13 @@ class IR:
         """Some node may be executed more than once in a run."""
         return self.lanes or bool(self.loops)
 
+    def keeps_output_for(self, node_id: str) -> bool:
+        """What arrives at this node stays its predecessor's output in the context until the node has read it.
+
+        Elsewhere the predecessor may run again first: beside it in another lane, or in a loop while this node waits.
+        """
+        return not self.lanes and not (self.loops and self.nodes[node_id].analysis.waits)
+
     def is_plain(self, node_id: str) -> bool:
         """Nothing has to be evaluated when this task is done: unconditional edges to tasks, or to nodes that wait."""
         known = self._plain.get(node_id)

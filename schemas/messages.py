@@ -48,6 +48,8 @@ class CompletionSignal:
     result: Any = None
     result_ref: str | None = None
     metadata: Mapping[str, Any] | None = None
+    record: Mapping[str, Any] | None = None  # the token's record and its IR, as finish_task adds them
+    digest: str = ""
     raw: bytes = b""
 
     @property
@@ -104,6 +106,8 @@ def read_signal(raw: bytes) -> CompletionSignal:
         result=body.get("result_data"),
         result_ref=_reference(body),
         metadata=metadata,
+        record=_record(body),
+        digest=str(body.get("digest", "")),
         raw=raw,
     )
 
@@ -145,6 +149,12 @@ def _reference(body: Mapping[str, Any]) -> str | None:
     if not isinstance(value, str) or not value.startswith("artifact://sha256-"):
         raise MalformedSignal("result_ref is no artifact://sha256-... reference")
     return value
+
+
+def _record(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Only our own script adds a record; without one, or with a strange one, the token is loaded."""
+    record = body.get("record")
+    return record if isinstance(record, dict) and record.get("node") == body["node_id"] else None
 
 
 @dataclass(frozen=True, slots=True)

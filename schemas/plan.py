@@ -66,10 +66,16 @@ class Plan:
             "scope": self.scope,
             "outputs": [_output(ir, output, put(output.value)) for output in self.outputs],
         }
+        in_context = {output.node: output.value for output in self.outputs}
+
+        def carried(arrival: Arrival) -> str | None:
+            stays = ir.keeps_output_for(arrival.node) and in_context.get(arrival.source) == arrival.value
+            return None if stays else arrival.value
+
         if self.fires:
-            body["fires"] = [_arrival(arrival, put(arrival.value)) for arrival in self.fires]
+            body["fires"] = [_arrival(arrival, put(carried(arrival))) for arrival in self.fires]
         if self.arrivals:
-            body["arrivals"] = [_arrival(arrival, put(arrival.value)) for arrival in self.arrivals]
+            body["arrivals"] = [_arrival(arrival, put(carried(arrival))) for arrival in self.arrivals]
         if self.passes:
             body["passes"] = self.passes
         if self.restarted:

@@ -20,17 +20,25 @@ local function scoped(entry, scope)
   return entry
 end
 
-local function store_arrival(token, arrival)
+-- A value that the context will not keep until it is read travels with its token.
+local function carry(token, entry, arrival)
   if arrival.value then
     redis.call('HSET', of_run('arrivals'), token .. '/' .. arrival.from, ARGV[arrival.value])
+    entry.carries = true
   end
+end
+
+-- Where a token comes from: nowhere at an entry.
+local function origin(arrival)
+  if arrival.from == '' then return nil end
+  return {arrival.from, arrival.rank[1], arrival.rank[2]}
 end
 
 local function fire_new(run, plan, arrival)
   local token = new_token(run)
   local entry = scoped({node = arrival.node, attempt = 0, depth = arrival.depth, lane = arrival.lane}, plan.scope)
-  if arrival.value then entry.from = {{arrival.from, arrival.rank[1], arrival.rank[2]}} end
-  store_arrival(token, arrival)
+  entry.from = origin(arrival) and {origin(arrival)}
+  carry(token, entry, arrival)
   fire(run, token, entry, plan.targets[arrival.node])
 end
 
@@ -47,11 +55,11 @@ local function merge(plan, token, arrival)
   if known and plan.ranked and not newer(known, arrival.rank[1], arrival.rank[2]) then return end
   if known then
     known[2], known[3] = arrival.rank[1], arrival.rank[2]
-  elseif arrival.value then
-    table.insert(entry.from, {arrival.from, arrival.rank[1], arrival.rank[2]})
+  else
+    table.insert(entry.from, origin(arrival))
   end
   if arrival.depth > entry.depth then entry.depth = arrival.depth end
-  store_arrival(token, arrival)
+  carry(token, entry, arrival)
   put_token(token, entry)
 end
 
@@ -63,8 +71,8 @@ local function arrive(run, plan, arrival, pending)
   redis.call('HSET', waiting, arrival.node, token)
   local entry = scoped({node = arrival.node, state = 'waiting', attempt = 0, depth = arrival.depth, lane = '',
     since = now}, plan.scope)
-  if arrival.value then entry.from = {{arrival.from, arrival.rank[1], arrival.rank[2]}} end
-  store_arrival(token, arrival)
+  entry.from = origin(arrival) and {origin(arrival)}
+  carry(token, entry, arrival)
   put_token(token, entry)
   for _, held in ipairs(plan.targets[arrival.node].blocks or {}) do
     redis.call('HINCRBY', pending, held, 1)

@@ -84,7 +84,7 @@ local function consume(run, token, entry)
   withdraw(run, entry)
   drop_attempt(token, entry)
   redis.call('HDEL', of_run('tokens'), token)
-  for _, arrival in ipairs(entry.from or {}) do
+  for _, arrival in ipairs(entry.carries and entry.from or {}) do
     redis.call('HDEL', of_run('arrivals'), token .. '/' .. arrival[1])
   end
   run.live = run.live - 1

@@ -1,0 +1,119 @@
+"""Admission: starts the items of batches as runs, a bounded number in flight; the rest wait in Postgres as items.
+
+Starting is idempotent (an item's run id was given with the batch), so an admission that dies between the start of its
+runs and the mark in Postgres starts nothing twice. Any number of coordinators admit side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from psycopg import OperationalError
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from redis.exceptions import RedisError
+
+from history.batches import Batches, Item, OpenBatch
+from history.workflows import Workflows
+from lua.answers import Started
+from lua.run_store import RunStore
+from schemas.ir import IR
+from schemas.submission import RETENTION_MS, Start, item_digest, start_of_stored
+
+log = logging.getLogger("pavane.admission")
+
+SLICE = 200
+
+
+class Admission:
+    """Admits for one shard. `in_flight` is the bound on the live runs of one batch (scheduling: WIP)."""
+
+    def __init__(
+        self,
+        store: RunStore,
+        pool: AsyncConnectionPool[Any],
+        *,
+        in_flight: int = 500,
+        events_limit: int = 1_000_000,
+        retention_ms: int = RETENTION_MS,
+        interval_s: float = 0.25,
+    ) -> None:
+        self.store = store
+        self.batches = Batches(pool)
+        self.workflows = Workflows(pool)
+        self.in_flight = in_flight
+        self.events_limit = events_limit
+        self.retention_ms = retention_ms
+        self.interval_s = interval_s
+        self._irs: dict[str, IR] = {}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            pause = self.interval_s
+            try:
+                if await self.admit():
+                    pause = 0.0
+            except (OperationalError, PoolTimeout) as error:
+                log.warning("postgres is away; items wait: %s", error)
+                pause = 2.0
+            except RedisError as error:
+                log.warning("redis is away; items wait: %s", error)
+                pause = 1.0
+            try:
+                await asyncio.wait_for(stop.wait(), pause)
+            except TimeoutError:
+                continue
+
+    async def admit(self) -> int:
+        """Start what there is room for, at most a slice of each batch; how many runs."""
+        if await self.store.redis.xlen(self.store.keys.events) > self.events_limit:
+            log.warning("the events stream is over its limit: postgres does not follow; nothing is admitted")
+            return 0
+        started = 0
+        for batch in await self.batches.pending():
+            started += await self._admit_batch(batch)
+        return started
+
+    async def _admit_batch(self, batch: OpenBatch) -> int:
+        running = await self.store.redis.hget(self.store.keys.batch(batch.batch_id), "running")
+        room = min(self.in_flight - int(running or 0), SLICE)
+        ir = await self._ir(batch.digest) if room > 0 else None
+        if ir is None:
+            return 0
+        async with self.batches.claim(batch.batch_id, room) as items:
+            starts = [self._start(batch, ir, item) for item in items]
+            for start, answer in zip(starts, await self._start_runs(starts), strict=True):
+                if answer is Started.CONFLICT:
+                    await self.store.dead_letter("run_id_taken", "another run has this id", run=start.run_id)
+        return len(starts)
+
+    async def _start_runs(self, starts: Sequence[Start]) -> list[Started]:
+        return await self.store.start_runs([start.arguments() for start in starts])
+
+    def _start(self, batch: OpenBatch, ir: IR, item: Item) -> Start:
+        return start_of_stored(
+            item.run_id,
+            ir,
+            item.input,
+            item.artifact,
+            request=item_digest(batch.batch_id, item.position),
+            version=batch.version,
+            batch_id=batch.batch_id,
+            key=item.key,
+            priority=batch.priority,
+            labels=batch.labels,
+            retention_ms=self.retention_ms,
+        )
+
+    async def _ir(self, digest: str) -> IR | None:
+        if digest not in self._irs:
+            text = await self.workflows.ir(digest)
+            if text is None:
+                await self.store.dead_letter("unknown_ir", f"no IR {digest} in postgres")
+                return None
+            if len(self._irs) > 100:
+                self._irs.clear()
+            self._irs[digest] = IR.from_json(text)
+        return self._irs[digest]

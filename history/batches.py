@@ -1,0 +1,341 @@
+"""Batches: many runs of one workflow. Their items wait here until a coordinator admits them.
+
+create ── pending ──claim──► admitted ──recorder: the run ended──► done | failed
+              └──cancel──► withdrawn
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import orjson
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from history.artifacts import read_artifacts, write_artifacts
+from schemas.values import Artifact, artifact_name
+
+KEY_LENGTH = 512
+"""Bound on an item's key, in characters: it is indexed."""
+
+ONE_IN_MS = 60_000
+"""A workflow starts at most one batch in this time, unless forced."""
+
+
+class BatchRefused(Exception):
+    """The batch may not start now: `running` (another one of this workflow is), or `rate` (started too soon)."""
+
+    def __init__(self, reason: Literal["running", "rate"], other: str, retry_after_s: float) -> None:
+        self.reason = reason
+        self.other = other  # id of the batch that stands in the way
+        self.retry_after_s = retry_after_s
+        super().__init__(
+            f"{other} of this workflow is running"
+            if reason == "running"
+            else f"{other} of this workflow was started less than a minute ago"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NewItem:
+    """An item as it is handed in. `key` None: never skipped."""
+
+    run_id: str
+    key: str | None
+    input: str  # stored text
+    artifact: Artifact | None = None  # what `input` refers to
+
+
+@dataclass(frozen=True, slots=True)
+class NewBatch:
+    """A batch as it is handed in. `version` None: of no registered workflow. `created_at`: ms since the epoch."""
+
+    batch_id: str
+    workflow_id: str
+    version: int | None
+    digest: str  # of the IR, which must be recorded (`Workflows.register`, `add_ir`)
+    items: Sequence[NewItem]
+    created_at: int
+    requested_by: str | None = None
+    priority: str = "normal"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    batch_id: str
+    accepted: int
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenBatch:
+    """A batch with items that wait to be admitted."""
+
+    batch_id: str
+    workflow_id: str
+    version: int | None
+    digest: str
+    priority: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An item to admit."""
+
+    position: int  # from 0
+    key: str  # its key, else its position
+    run_id: str
+    input: str  # stored text
+    artifact: Artifact | None
+
+
+class Batches:
+    def __init__(self, pool: AsyncConnectionPool[Any]) -> None:
+        self._pool = pool
+
+    # -- start -------------------------------------------------------------------------------------
+    async def create(self, batch: NewBatch) -> Accepted:
+        """Take a batch in, without the items whose key this workflow version has done or is working on.
+
+        Raises BatchRefused, and ValueError for a key over KEY_LENGTH or with U+0000. A batch of which everything is
+        skipped has ended at once.
+        """
+        for position, item in enumerate(batch.items):
+            if item.key is not None and (len(item.key) > KEY_LENGTH or "\0" in item.key):
+                raise ValueError(f"the key of item {position} is longer than {KEY_LENGTH} or holds U+0000")
+        async with self._pool.connection() as connection, connection.transaction():
+            # One after the other per workflow, so that two at once see each other.
+            await connection.execute(
+                "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"pavane batch {batch.workflow_id}",)
+            )
+            if not batch.force:
+                await _check_may_start(connection, batch)
+            items = list(batch.items) if batch.force else await _not_worked_on(connection, batch)
+            skipped = len(batch.items) - len(items)
+            await _insert(connection, batch, len(items), skipped)
+            artifacts = {item.artifact.name: item.artifact.packed for item in items if item.artifact}
+            await write_artifacts(connection, artifacts)
+            await _copy_items(connection, batch.batch_id, items)
+            await end_batches(connection, [batch.batch_id])
+        return Accepted(batch.batch_id, len(items), skipped)
+
+    # -- admission ---------------------------------------------------------------------------------
+    async def pending(self, limit: int = 100) -> list[OpenBatch]:
+        """Running batches with items that wait, the oldest first."""
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(
+                "SELECT batch_id, workflow_id, version, digest, priority, labels::text FROM batches AS batch "
+                "WHERE ended_at IS NULL AND status = 'RUNNING' AND EXISTS (SELECT FROM batch_items AS item "
+                "WHERE item.batch_id = batch.batch_id AND item.state = 'pending') ORDER BY created_at LIMIT %s",
+                (limit,),
+            )
+            return [_open_batch(*row) for row in await cursor.fetchall()]
+
+    @asynccontextmanager
+    async def claim(self, batch_id: str, limit: int) -> AsyncIterator[list[Item]]:
+        """The next items to admit, up to `limit`, which nobody else is given while the block lasts.
+
+        They count as admitted when it ends; when it raises, or its process dies, they wait again. So starting their
+        runs in the block must bear a repetition: `start_run` does.
+        """
+        async with self._pool.connection() as connection, connection.transaction():
+            cursor = await connection.execute(
+                "SELECT position, key, run_id, input FROM batch_items WHERE batch_id = %s AND state = 'pending' "
+                "ORDER BY position LIMIT %s FOR UPDATE SKIP LOCKED",
+                (batch_id, limit),
+            )
+            rows = await cursor.fetchall()
+            packed = await read_artifacts(connection, [n for *_, text in rows if (n := artifact_name(text))])
+            yield [_item(row, packed) for row in rows]
+            await connection.execute(
+                "UPDATE batch_items SET state = 'admitted' "
+                "WHERE batch_id = %s AND position = ANY(%s) AND state = 'pending'",
+                (batch_id, [row[0] for row in rows]),
+            )
+
+    async def cancel(self, batch_id: str) -> bool:
+        """Withdraw what is not admitted; False if the batch is unknown or over. Its live runs are the caller's."""
+        async with self._pool.connection() as connection, connection.transaction():
+            # Items before their batch, the order in which the recorder takes them too.
+            cursor = await connection.execute(
+                "WITH gone AS (UPDATE batch_items SET state = 'withdrawn' "
+                "WHERE batch_id = %(batch)s AND state = 'pending' RETURNING 1) "
+                "UPDATE batches SET status = 'CANCELLED', withdrawn = withdrawn + (SELECT count(*) FROM gone) "
+                "WHERE batch_id = %(batch)s AND ended_at IS NULL",
+                {"batch": batch_id},
+            )
+            if not cursor.rowcount:
+                return False
+            await end_batches(connection, [batch_id])
+            return True
+
+    # -- reads -------------------------------------------------------------------------------------
+    async def get(self, batch_id: str) -> dict[str, Any] | None:
+        """The batch and its counts: total = pending + running + done + failed + withdrawn. Times are ms."""
+        async with self._pool.connection() as connection:
+            cursor = await connection.cursor(row_factory=dict_row).execute(
+                f"{_SELECT} WHERE batch_id = %s", (batch_id,)
+            )
+            row = await cursor.fetchone()
+        return _batch(row) if row else None
+
+    async def run_ids(self, batch_id: str, state: str = "admitted") -> list[str]:
+        """Runs of the items in a state, in order."""
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(
+                "SELECT run_id FROM batch_items WHERE batch_id = %s AND state = %s ORDER BY position",
+                (batch_id, state),
+            )
+            return [run_id for (run_id,) in await cursor.fetchall()]
+
+    async def list(self, workflow_id: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+        """Batches as `get` gives them, the newest first."""
+        async with self._pool.connection() as connection:
+            cursor = await connection.cursor(row_factory=dict_row).execute(
+                f"{_SELECT} WHERE %(id)s::text IS NULL OR workflow_id = %(id)s "
+                "ORDER BY created_at DESC, batch_id DESC LIMIT %(limit)s",
+                {"id": workflow_id, "limit": limit},
+            )
+            return [_batch(row) for row in await cursor.fetchall()]
+
+
+_SELECT = """
+    SELECT batch_id, workflow_id, version, digest, status, priority, labels::text, requested_by,
+        total, skipped, done, failed, withdrawn,
+        (SELECT count(*) FROM batch_items AS item
+            WHERE item.batch_id = batches.batch_id AND state = 'pending')::integer AS pending,
+        state_before::text, expected_work::text, state_after::text, delta::text,
+        (extract(epoch FROM created_at) * 1000)::bigint AS created_at,
+        (extract(epoch FROM ended_at) * 1000)::bigint AS ended_at
+    FROM batches
+"""
+
+
+def _batch(row: dict[str, Any]) -> dict[str, Any]:
+    for name in ("labels", "state_before", "expected_work", "state_after", "delta"):
+        row[name] = orjson.loads(row[name]) if row[name] is not None else None
+    row["running"] = row["total"] - sum(row[name] for name in ("pending", "done", "failed", "withdrawn"))
+    return row
+
+
+def _open_batch(
+    batch_id: str, workflow_id: str, version: int | None, digest: str, priority: str, labels: str
+) -> OpenBatch:
+    return OpenBatch(batch_id, workflow_id, version, digest, priority, orjson.loads(labels))
+
+
+def _item(row: tuple[int, str | None, str, str], packed: Mapping[str, bytes]) -> Item:
+    position, key, run_id, text = row
+    name = artifact_name(text)
+    artifact = Artifact(name, packed[name]) if name else None
+    return Item(position, str(position) if key is None else key, run_id, text, artifact)
+
+
+async def _check_may_start(connection: AsyncConnection[Any], batch: NewBatch) -> None:
+    cursor = await connection.execute(
+        "SELECT batch_id, (extract(epoch FROM created_at) * 1000)::bigint, ended_at IS NULL FROM batches "
+        "WHERE workflow_id = %s ORDER BY ended_at IS NULL DESC, created_at DESC LIMIT 1",
+        (batch.workflow_id,),
+    )
+    running = await cursor.fetchone()
+    if running and running[2]:
+        raise BatchRefused("running", running[0], 5)
+    if running and (passed := batch.created_at - running[1]) < ONE_IN_MS:
+        raise BatchRefused("rate", running[0], (ONE_IN_MS - passed) / 1_000)
+
+
+async def _not_worked_on(connection: AsyncConnection[Any], batch: NewBatch) -> list[NewItem]:
+    keys = [item.key for item in batch.items if item.key is not None]
+    cursor = await connection.execute(
+        "SELECT item.key FROM batch_items AS item JOIN batches AS batch USING (batch_id) "
+        "WHERE item.key = ANY(%s) AND batch.digest = %s AND item.state IN ('pending', 'admitted', 'done')",
+        (keys, batch.digest),
+    )
+    seen = {key for (key,) in await cursor.fetchall()}
+    items = []
+    for item in batch.items:
+        if item.key is None or item.key not in seen:
+            items.append(item)
+            if item.key is not None:
+                seen.add(item.key)  # the same key twice in one batch is one item
+    return items
+
+
+async def _insert(connection: AsyncConnection[Any], batch: NewBatch, total: int, skipped: int) -> None:
+    before = await _totals(connection, batch.digest)
+    await connection.execute(
+        "INSERT INTO batches (batch_id, workflow_id, version, digest, status, priority, labels, requested_by, "
+        "total, skipped, state_before, expected_work, created_at) "
+        "VALUES (%s, %s, %s, %s, 'RUNNING', %s, %s, %s, %s, %s, %s, %s, to_timestamp(%s::bigint / 1000.0))",
+        (
+            batch.batch_id, batch.workflow_id, batch.version, batch.digest, batch.priority,
+            orjson.dumps(batch.labels).decode(), batch.requested_by, total, skipped,
+            orjson.dumps(before).decode(), orjson.dumps({"runs": total, "skipped": skipped}).decode(),
+            batch.created_at,
+        ),
+    )  # fmt: skip
+
+
+async def _copy_items(connection: AsyncConnection[Any], batch_id: str, items: Sequence[NewItem]) -> None:
+    async with (
+        connection.cursor() as cursor,
+        cursor.copy("COPY batch_items (batch_id, position, key, run_id, input) FROM STDIN") as copy,
+    ):
+        for position, item in enumerate(items):
+            await copy.write_row((batch_id, position, item.key, item.run_id, item.input))
+
+
+async def _totals(connection: AsyncConnection[Any], digest: str) -> dict[str, int]:
+    cursor = await connection.execute(
+        "SELECT coalesce(sum(done), 0)::bigint, coalesce(sum(failed), 0)::bigint FROM batches WHERE digest = %s",
+        (digest,),
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return {"done": row[0], "failed": row[1]}
+
+
+async def count_ended(connection: AsyncConnection[Any], completed: Mapping[str, bool]) -> None:
+    """Runs have ended, each as completed or not: count those that are items of batches, once; end the batches that
+    are over with them. Called in the recorder's transaction."""
+    if not completed:
+        return
+    cursor = await connection.execute(
+        "WITH ended AS ("
+        "UPDATE batch_items AS item SET state = CASE WHEN run.completed THEN 'done' ELSE 'failed' END "
+        "FROM unnest(%s::text[], %s::boolean[]) AS run(run_id, completed) "
+        "WHERE item.run_id = run.run_id AND item.state IN ('pending', 'admitted') "
+        "RETURNING item.batch_id, item.state), counts AS ("
+        "SELECT batch_id, count(*) FILTER (WHERE state = 'done') AS done, "
+        "count(*) FILTER (WHERE state = 'failed') AS failed FROM ended GROUP BY batch_id) "
+        "UPDATE batches AS batch SET done = batch.done + counts.done, failed = batch.failed + counts.failed "
+        "FROM counts WHERE batch.batch_id = counts.batch_id RETURNING batch.batch_id",
+        (list(completed), list(completed.values())),
+    )
+    await end_batches(connection, [batch_id for (batch_id,) in await cursor.fetchall()])
+
+
+async def end_batches(connection: AsyncConnection[Any], batch_ids: Sequence[str]) -> None:
+    """End those of the batches of which every item is accounted for."""
+    if not batch_ids:
+        return
+    cursor = await connection.execute(
+        "UPDATE batches SET ended_at = now(), status = CASE status WHEN 'RUNNING' THEN 'COMPLETED' ELSE status END "
+        "WHERE batch_id = ANY(%s) AND ended_at IS NULL AND done + failed + withdrawn >= total "
+        "RETURNING batch_id, digest, state_before::text",
+        (list(batch_ids),),
+    )
+    for batch_id, digest, text in await cursor.fetchall():
+        before, after = orjson.loads(text), await _totals(connection, digest)
+        delta = {name: after[name] - before[name] for name in after}
+        await connection.execute(
+            "UPDATE batches SET state_after = %s, delta = %s WHERE batch_id = %s",
+            (orjson.dumps(after).decode(), orjson.dumps(delta).decode(), batch_id),
+        )

@@ -1,0 +1,118 @@
+"""run_projection: the current state of each run, kept by the transaction that records its events.
+
+A run that is going on changes in `seq` alone; what it came to is written when it has ended, by folding its events.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+from psycopg import AsyncConnection
+
+from history.batches import count_ended
+from history.entry import Entry, timestamp
+from history.events import read_runs
+from schemas.events import STATUS_OF, Event
+from schemas.fold import BrokenHistory, Reference, RunState, fold
+
+log = logging.getLogger(__name__)
+
+FOLDED_AT_ONCE = 100
+"""Runs whose events are in memory together."""
+
+
+async def start_runs(connection: AsyncConnection[Any], started: Sequence[Entry], seqs: Mapping[str, int]) -> None:
+    """A row for each run_started; `seqs` are the runs' last events."""
+    if not started:
+        return
+    rows = [_started(entry, seqs[entry.run_id]) for entry in started]
+    async with connection.cursor() as cursor:
+        await cursor.executemany(
+            "INSERT INTO run_projection (run_id, workflow_id, version, status, revision, digest, batch_id, key, "
+            "labels, priority, seq, input, created_at) "
+            "VALUES (%s, %s, %s, 'RUNNING', %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            rows,
+        )
+
+
+def _started(entry: Entry, seq: int) -> tuple[Any, ...]:
+    data = orjson.loads(entry.data)
+    labels = {_plain(name): _plain(value) for name, value in (data.get("labels") or {}).items()}
+    stored = data.get("stored_input")
+    return (
+        entry.run_id,
+        _plain(data["workflow_id"]),
+        data.get("version"),
+        data["revision"],
+        _plain(data["digest"]),
+        _plain(data.get("batch_id")),
+        _plain(data.get("key")),
+        orjson.dumps(labels).decode(),
+        _plain(data.get("priority") or "normal"),
+        seq,
+        _plain(stored) if stored else orjson.dumps(data.get("input")).decode(),
+        timestamp(entry.at),
+    )
+
+
+def _plain(value: Any) -> str | None:
+    """Text that Postgres takes: U+0000 may stand in JSON, not in text and jsonb."""
+    return None if value is None else str(value).replace("\0", "�")
+
+
+async def raise_seqs(connection: AsyncConnection[Any], seqs: Mapping[str, int]) -> None:
+    await connection.execute(
+        "UPDATE run_projection AS run SET seq = new.seq "
+        "FROM unnest(%s::text[], %s::integer[]) AS new(run_id, seq) "
+        "WHERE run.run_id = new.run_id AND run.seq < new.seq",
+        (list(seqs), list(seqs.values())),
+    )
+
+
+async def end_runs(connection: AsyncConnection[Any], ended: Sequence[Entry]) -> None:
+    """What the runs came to, by folding all their events; the counts of their batches."""
+    for first in range(0, len(ended), FOLDED_AT_ONCE):
+        part = {entry.run_id: entry for entry in ended[first : first + FOLDED_AT_ONCE]}
+        histories = await read_runs(connection, list(part))
+        rows = [_ended(entry, histories.get(run_id, [])) for run_id, entry in part.items()]
+        async with connection.cursor() as cursor:
+            await cursor.executemany(
+                "UPDATE run_projection SET status = %s, ended_at = %s, outputs = %s, stored = %s, ends = %s, "
+                "error = %s, usage = %s WHERE run_id = %s",
+                rows,
+            )
+    await count_ended(connection, {e.run_id: STATUS_OF[e.type] == "COMPLETED" for e in ended})
+
+
+def _ended(entry: Entry, history: Sequence[Event]) -> tuple[Any, ...]:
+    state = _fold(entry, history)
+    outputs = state.outputs.get("", {})
+    inline = {node: value for node, value in outputs.items() if not isinstance(value, Reference)}
+    stored = {node: value.text for node, value in outputs.items() if isinstance(value, Reference)}
+    return (
+        STATUS_OF[entry.type],
+        timestamp(entry.at),
+        orjson.dumps(inline).decode(),
+        orjson.dumps(stored).decode() if stored else None,
+        sorted(state.ends.get("", ())),
+        None if state.error is None else orjson.dumps(state.error).decode(),
+        orjson.dumps(asdict(state.usage)).decode(),
+        entry.run_id,
+    )
+
+
+def _fold(entry: Entry, history: Sequence[Event]) -> RunState:
+    """The run's last state. Of a run whose recorded events are not whole, what its last event says."""
+    try:
+        state = fold(history)
+        if state.seq == entry.seq and state.status == STATUS_OF[entry.type]:
+            return state
+        reason = f"its events end at {state.seq}"
+    except (BrokenHistory, KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    log.error("%s ended, and its outputs are unknown: %s", entry.run_id, reason, extra={"run_id": entry.run_id})
+    return RunState(status=STATUS_OF[entry.type], error=orjson.loads(entry.data).get("error"))

@@ -1,0 +1,97 @@
+"""Items become runs: a bounded number in flight, each once, whatever dies in between."""
+
+import asyncio
+
+import pytest
+from psycopg_pool import AsyncConnectionPool
+
+from coordinator.admission import Admission
+from history.batches import NewBatch, NewItem
+from history.history import History
+from schemas.values import encode_value
+from tests.play import Play
+from tests.scripts.workflows import CHAIN
+
+
+@pytest.fixture
+async def pool(database_url):
+    async with AsyncConnectionPool(database_url, min_size=1, max_size=4, open=False) as pool:
+        await History(pool).migrate()
+        yield pool
+
+
+async def batch_of(play, pool, values):
+    history = History(pool)
+    await history.workflows.add_ir(play.ir)
+    items = []
+    for number, value in enumerate(values):
+        text, artifact = encode_value(value)
+        items.append(NewItem(f"run_{number}", f"key {number}", text, artifact))
+    await history.batches.create(NewBatch("b1", "chain", None, play.ir.digest, items, await play.store.now()))
+    return history
+
+
+async def test_items_start_as_runs_up_to_the_bound(redis, pool):
+    play = Play(redis, CHAIN)
+    history = await batch_of(play, pool, [{"n": n} for n in range(10)])
+    admission = Admission(play.store, pool, in_flight=4)
+    assert await admission.admit() == 4
+    assert await admission.admit() == 0
+    assert await redis.hget("batch:b1", "running") == b"4"
+    assert (await history.batches.get("b1"))["pending"] == 6
+    assert await play.field("batch", "run_3") == "b1"
+    assert await play.field("key", "run_3") == "key 3"
+
+    await play.run_to_end()
+    assert await admission.admit() == 4
+    await play.run_to_end()
+    assert await admission.admit() == 2
+    await play.run_to_end()
+    assert await admission.admit() == 0
+    assert await redis.hget("batch:b1", "done") == b"10"
+    assert sorted(play.path()) == ["a"] * 10 + ["b"] * 10
+
+
+async def test_two_admissions_share_a_batch(redis, pool):
+    play = Play(redis, CHAIN)
+    await batch_of(play, pool, [{"n": n} for n in range(30)])
+    admissions = [Admission(play.store, pool, in_flight=100) for _ in range(2)]
+    for _ in range(3):
+        await asyncio.gather(*(admission.admit() for admission in admissions))
+    assert await redis.zcard("live_runs") == 30
+    assert len(await play.tasks()) == 30
+
+
+async def test_an_admission_that_dies_before_its_mark_starts_nothing_twice(redis, pool):
+    play = Play(redis, CHAIN)
+    await batch_of(play, pool, [{"n": n} for n in range(5)])
+
+    class Dying(Admission):
+        async def _start_runs(self, starts):
+            await super()._start_runs(starts)
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        await Dying(play.store, pool).admit()
+    assert await redis.zcard("live_runs") == 5
+    assert await Admission(play.store, pool).admit() == 5
+    assert len(await play.tasks()) == 5
+    assert [event.type for event in await play.events(None)] == ["run_started"] * 5
+    assert await redis.hget("batch:b1", "running") == b"5"
+
+
+async def test_large_inputs_come_along(redis, pool):
+    play = Play(redis, CHAIN)
+    await batch_of(play, pool, [{"text": "x" * 20_000}])
+    await Admission(play.store, pool).admit()
+    reference = await play.field("input", "run_0")
+    assert reference.startswith("artifact://sha256-")
+    assert await redis.hexists("artifacts:run_0", reference.removeprefix("artifact://"))
+
+
+async def test_nothing_is_admitted_while_postgres_does_not_follow(redis, pool):
+    play = Play(redis, CHAIN)
+    await batch_of(play, pool, [{}])
+    await redis.xadd("events", {"x": "y"})
+    assert await Admission(play.store, pool, events_limit=0).admit() == 0
+    assert await Admission(play.store, pool, events_limit=1).admit() == 1

@@ -1,0 +1,136 @@
+"""The coordinator's loop: what comes in is routed, and what is no signal disturbs nothing."""
+
+import asyncio
+
+import pytest
+
+from coordinator.coordinator import Coordinator
+from schemas.limits import LIMITS
+from tests.play import Play
+from tests.scripts.workflows import CHAIN, task
+
+
+async def test_it_routes_until_it_is_stopped(redis, wait_until):
+    play = Play(redis, CHAIN)
+    stop = asyncio.Event()
+    working = asyncio.create_task(Coordinator(play.store).run(stop))
+    await play.start()
+    await play.execute((await play.tasks())[0])
+    second = (await wait_until(play.tasks))[0]
+    await play.execute(second)
+    await wait_until(lambda: redis.exists("context:run_1"))
+
+    async def completed():
+        return await play.status() == "COMPLETED"
+
+    await wait_until(completed)
+    stop.set()
+    await working
+
+
+async def test_two_side_by_side_route_everything_once(redis, wait_until):
+    play = Play(redis, CHAIN)
+    stop = asyncio.Event()
+    working = [asyncio.create_task(Coordinator(play.store).run(stop)) for _ in range(2)]
+    for number in range(50):
+        await play.start(f"run_{number}")
+    for _ in range(2):
+        for waiting in await wait_until(play.tasks):
+            await play.execute(waiting)
+
+        async def all_routed():
+            return not await redis.hlen("outcomes:run_49") and not await redis.llen("completion_signals")
+
+        await wait_until(all_routed)
+
+    async def none_live():
+        while tasks := await play.tasks():
+            for waiting in tasks:
+                await play.execute(waiting)
+        return not await redis.zcard("live_runs")
+
+    await wait_until(none_live)
+    stop.set()
+    await asyncio.gather(*working)
+    events = await play.events(None)
+    assert [e.type for e in events].count("node_completed") == 100
+    assert [e.type for e in events].count("run_completed") == 50
+
+
+MALFORMED = [
+    b"not json",
+    b"[]",
+    b'{"version": "2.0"}',
+    b'{"version": "1.0", "job_id": "x"}',
+    b'{"version": "1.0", "job_id": "../x", "run_id": "r", "node_id": "a", "status": "completed"}',
+    b'{"version": "1.0", "job_id": "x", "run_id": "r", "node_id": "1a", "status": "completed"}',
+    b'{"version": "1.0", "job_id": "x", "run_id": "r", "node_id": "a", "status": "done"}',
+    b'{"version": "1.0", "job_id": "x", "run_id": "r", "node_id": "a", "status": "failed", "attempt": -1}',
+    b'{"version": "1.0", "job_id": "x", "run_id": "r", "node_id": "a", "status": "failed", "metadata": 7}',
+    b'{"version": "1.0", "job_id": "x", "run_id": "r", "node_id": "a", "status": "completed", "result_ref": "/etc"}',
+    b"\xff\xfe",
+    b'"' + b"x" * LIMITS.signal_bytes + b'"',
+]
+
+
+@pytest.mark.parametrize("raw", MALFORMED, ids=range(len(MALFORMED)))
+async def test_a_malformed_signal_is_a_dead_letter_and_the_others_are_routed(redis, raw):
+    play = Play(redis, CHAIN)
+    await play.start()
+    await play.execute((await play.tasks())[0])
+    await Coordinator(play.store).route([raw, *await play.signals(), raw])
+    letters = await redis.xrange("wf.dead_letters")
+    assert [fields[b"reason"] for _, fields in letters] == [b"malformed", b"malformed"]
+    assert await play.counter("malformed") == 2
+    assert await play.states() == [("b", "queued")]
+
+
+async def test_a_signal_for_another_node_is_a_dead_letter(redis):
+    play = Play(redis, CHAIN)
+    await play.start()
+    await play.execute((await play.tasks())[0])
+    (raw,) = await play.signals()
+    await play.route([raw.replace(b'"node_id":"a"', b'"node_id":"b"')])
+    assert await play.counter("wrong_node") == 1
+    assert await play.states() == [("a", "running")]
+
+
+async def test_an_outside_worker_may_answer_without_claiming(redis):
+    """Contract: a worker in any language reads a stream and pushes a signal."""
+    play = Play(redis, CHAIN)
+    await play.start()
+    waiting = (await play.tasks())[0]
+    raw = (
+        '{"version": "1.0", "job_id": "%s", "run_id": "run_1", "node_id": "a", "status": "completed", '
+        '"result_data": {"from": "outside"}}' % waiting.token_id
+    )
+    await play.route([raw.encode()])
+    assert await play.outputs() == {"a": {"from": "outside"}}
+    assert await play.states() == [("b", "queued")]
+    assert await redis.xlen("wf.tasks.function") == 1
+
+
+async def test_what_conditions_read_comes_from_artifacts_too(redis):
+    read = {
+        "id": "w",
+        "nodes": [
+            task("a"),
+            {
+                "id": "choose",
+                "type": "branch",
+                "config": {
+                    "rules": [
+                        {"condition": {"type": "cel", "expression": "size(ctx.a.output.text) > 16384"}, "next": ["b"]}
+                    ],
+                    "default": [],
+                },
+            },
+            task("b"),
+        ],
+        "edges": [{"from": "a", "to": "choose"}],
+    }
+    play = Play(redis, read, lambda task, _: {"text": "x" * 20_000})
+    await play.start(input={"big": "y" * 20_000})
+    await play.run_to_end()
+    assert play.path() == ["a", "b"]
+    assert await play.status() == "COMPLETED"

@@ -1,0 +1,79 @@
+"""What is due is done once, whoever looks, and what is void is removed."""
+
+from coordinator.timers import Timers, read_timer
+from schemas.messages import Failure
+from tests.play import Play
+from tests.scripts.workflows import CHAIN, retrying
+
+
+async def far(play):
+    return await play.store.now() + 10_000_000
+
+
+async def test_a_backoff_that_is_over_queues_the_task(redis):
+    play = Play(redis, retrying(), lambda task, _: Failure("timeout", "slow", retryable=True))
+    await play.start()
+    first = next(t for t in await play.tasks() if t.node_id == "a")
+    await play.execute(first)
+    await play.settle()
+    timers = Timers(play.store)
+    await timers.handle_due()
+    assert ("a", "delayed") in await play.states()
+    await timers.handle_due(await far(play))
+    assert ("a", "queued") in await play.states()
+    assert await redis.zcard("timers") == 0
+
+
+async def test_an_execution_over_its_deadline_fails_as_timeout(redis):
+    play = Play(redis, retrying(timeout_ms=1_000))
+    await play.start()
+    first = next(t for t in await play.tasks() if t.node_id == "a")
+    await play.claim(first)
+    await Timers(play.store).handle_due(await far(play))
+    await play.settle()
+    event = (await play.events())[-1]
+    assert (event.type, event.data["error"]["class"]) == ("task_retried", "timeout")
+
+
+async def test_a_deadline_of_an_older_attempt_is_void(redis):
+    play = Play(redis, retrying(timeout_ms=1_000))
+    await play.start()
+    first = next(t for t in await play.tasks() if t.node_id == "a")
+    await play.claim(first)
+    await redis.zadd("timers", {f"timeout run_1 {first.token_id} 0": 1})
+    await Timers(play.store).handle_due(2)
+    assert await play.signals() == []
+    assert await redis.zrange("timers", 0, -1) == [f"timeout run_1 {first.token_id} 1".encode()]
+
+
+async def test_a_run_over_its_time_is_ended(redis):
+    play = Play(redis, CHAIN)
+    await play.start(timeout_ms="5000")
+    await Timers(play.store).handle_due(await far(play))
+    assert await play.status() == "TIMED_OUT"
+    assert await redis.zcard("timers") == 0
+    assert (await play.events())[-1].data["error"]["class"] == "timeout"
+
+
+async def test_a_deciding_token_is_signalled_again(redis):
+    workflow = {"id": "w", "nodes": [{"id": "t", "type": "transform", "config": {"set": {"x": "1"}}}], "edges": []}
+    play = Play(redis, workflow)
+    await play.start()
+    await play.signals()  # lost with a coordinator
+    await Timers(play.store).handle_due(await far(play))
+    await play.settle()
+    assert await play.status() == "COMPLETED"
+
+
+async def test_what_nobody_of_us_wrote_is_a_dead_letter(redis):
+    play = Play(redis, CHAIN)
+    await redis.zadd("timers", {"what is this": 1, "dance run_1 run_1.1 0": 1})
+    await Timers(play.store).handle_due(2)
+    assert await redis.zcard("timers") == 0
+    assert await play.counter("malformed_timer") == 2
+
+
+def test_members():
+    assert read_timer("retry run_1 run_1.2 3").attempt == 3
+    assert read_timer("retry run_1 run_1.2") is None
+    assert read_timer("retry run_1 run_1.2 x") is None
