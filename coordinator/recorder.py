@@ -199,13 +199,20 @@ def read_entry(fields: Mapping[bytes, bytes]) -> Entry:
 
 def read_started(entry: Entry) -> dict[str, Any]:
     """The data of a run_started, checked. Raises Malformed."""
-    data = orjson.loads(entry.data)
+    data = _object(entry)
     kinds = {"workflow_id": str, "digest": str, "revision": int}
     wrong = [name for name, kind in kinds.items() if not isinstance(data.get(name), kind)]
     wrong += ["labels"] if not isinstance(data.get("labels") or {}, dict) else []
     if wrong:
         raise Malformed(f"run_started with a wrong {wrong[0]}")
-    return data  # type: ignore[no-any-return]
+    return data
+
+
+def _object(entry: Entry) -> dict[str, Any]:
+    data = orjson.loads(entry.data)
+    if not isinstance(data, dict):
+        raise Malformed("its body is no JSON object")
+    return data
 
 
 def _parts(raw: Sequence[RawEntry]) -> Iterator[Sequence[RawEntry]]:
@@ -222,7 +229,7 @@ def _parts(raw: Sequence[RawEntry]) -> Iterator[Sequence[RawEntry]]:
 
 def _named(entry: Entry) -> list[str]:
     """The artifacts that an event names."""
-    data = orjson.loads(entry.data)
+    data = _object(entry)
     if not isinstance(data.get("stored") or {}, dict):
         raise Malformed("stored is no object")
     texts = [*(data.get("stored") or {}).values(), *filter(None, [data.get("stored_input")])]

@@ -17,6 +17,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from history.artifacts import read_artifacts, write_artifacts
+from schemas.submission import Priority
 from schemas.values import Artifact, artifact_name
 
 KEY_LENGTH = 512
@@ -81,7 +82,7 @@ class OpenBatch:
     workflow_id: str
     version: int | None
     digest: str
-    priority: str
+    priority: Priority
     labels: Mapping[str, str]
 
 
@@ -226,7 +227,7 @@ def _batch(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _open_batch(
-    batch_id: str, workflow_id: str, version: int | None, digest: str, priority: str, labels: str
+    batch_id: str, workflow_id: str, version: int | None, digest: str, priority: Priority, labels: str
 ) -> OpenBatch:
     return OpenBatch(batch_id, workflow_id, version, digest, priority, orjson.loads(labels))
 

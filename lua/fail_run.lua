@@ -15,7 +15,7 @@ if not run then ignore('unknown') return {'unknown'} end
 if not is_live(run) then ignore('over') return {'over', run.status} end
 local entry = get_token(token)
 local routable = entry and (entry.state == 'running' or entry.state == 'queued' or entry.state == 'deciding')
-if not routable or (attempt ~= '' and tonumber(attempt) ~= entry.attempt) then
+if not routable or not is_current(entry, attempt) then
   ignore('duplicate')
   return {'duplicate'}
 end

@@ -12,8 +12,8 @@ local run = load_run()
 if not run then ignore('unknown') return {'unknown'} end
 if not is_live(run) then ignore('over') return {'over', run.status} end
 local entry = get_token(token)
-if not entry or (entry.state ~= 'running' and entry.state ~= 'queued')
-  or (attempt ~= '' and tonumber(attempt) ~= entry.attempt) then
+local retriable = entry and (entry.state == 'running' or entry.state == 'queued')
+if not retriable or not is_current(entry, attempt) then
   ignore('duplicate')
   return {'duplicate'}
 end

@@ -64,15 +64,16 @@ class TextFormatter(logging.Formatter):
 def configure(
     level: str = "INFO",
     style: Literal["auto", "json", "text"] = "auto",
-    stream: TextIO = sys.stderr,
+    stream: TextIO | None = None,
     *,
     service: str = "",
 ) -> None:
-    """Sends all log lines of this process to `stream`; replaces what was configured before."""
+    """Sends all log lines of this process to `stream` (default: stderr); replaces what was configured before."""
+    stream = stream or sys.stderr
     terminal = stream.isatty()
     text = style == "text" or (style == "auto" and terminal)
     handler = logging.StreamHandler(stream)
     handler.setFormatter(TextFormatter(colour=terminal, service=service) if text else JsonFormatter(service=service))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for chatty in ("httpx", "httpcore", "uvicorn.access", "asyncio"):
+    for chatty in ("httpx", "httpcore", "uvicorn.error", "uvicorn.access", "asyncio"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelName(level)))

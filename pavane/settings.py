@@ -153,6 +153,12 @@ def _shown(default: object) -> str:
     return "" if "Undefined" in type(default).__name__ else str(default)
 
 
+def default_variables() -> dict[str, str]:
+    """This process's environment without our settings: for a private instance that shares nothing with others."""
+    ours = {name for name, _, _ in described()}
+    return {name: value for name, value in os.environ.items() if name not in ours}
+
+
 def without_password(url: str) -> str:
     """A URL fit for logs and terminals: the password replaced by `***`."""
     parts = urlsplit(url)

@@ -60,8 +60,17 @@ local function withdraw(run, entry)
   if entry.state == 'queued' or entry.state == 'running' then
     count(run, entry.node, entry.state, -1)
     count_model(entry.stream, entry.state, -1)
+    if entry.state == 'running' then count_model(entry.stream, 'executed', 1) end
   end
   entry.entry = nil
+end
+
+-- Whether a signal that names `attempt` ('' if it does not say) is of the attempt that counts now. A queued token's last
+-- attempt is over: what is said of it once more came late.
+local function is_current(entry, attempt)
+  if attempt == '' then return true end
+  if entry.state == 'queued' and entry.attempt > 0 then return false end
+  return tonumber(attempt) == entry.attempt
 end
 
 -- Stop the clock of a token's current attempt.

@@ -209,9 +209,7 @@ def test_loops() -> None:
 
 def test_scopes_are_apart() -> None:
     story = Story()
-    story.tell(
-        "node_completed", "a", "t1", "map/3", outputs={"a": 1}, ends=["a"], passes={"l": 1}, gone=["t1"], live=1
-    )
+    story.tell("node_completed", "a", "t1", "map/3", outputs={"a": 1}, ends=["a"], passes={"l": 1}, gone=["t1"], live=1)
     state = story.state
     assert (state.outputs, state.ends, state.passes) == (
         {"map/3": {"a": 1}}, {"map/3": {"a"}}, {"map/3": {"l": 1}},

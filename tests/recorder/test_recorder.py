@@ -7,6 +7,7 @@ import psycopg
 import pytest
 from redis.asyncio import Redis
 
+from coordinator.recorder import Recorder
 from history.batches import NewBatch, NewItem
 from history.history import History
 from schemas.ir import IR, Analysis
@@ -46,7 +47,9 @@ async def test_a_run_is_seen_while_it_goes_on(redis: Redis, history: History, st
     assert run and (run["status"], run["error"]) == ("CANCELLED", {"by": "me", "reason": "enough"})
 
 
-async def test_artifacts_and_irs_are_kept_before_their_keys_go(redis: Redis, history: History, started, wait_until) -> None:
+async def test_artifacts_and_irs_are_kept_before_their_keys_go(
+    redis: Redis, history: History, started, wait_until
+) -> None:
     ir = IR.build({"id": "demo", "nodes": [{"id": "a", "type": "join"}]}, ("a",), {"a": Analysis(0)})
     await redis.set(KEYS.ir("run_1"), ir.text)
     stream = Stream(redis)
@@ -90,12 +93,12 @@ async def test_what_is_no_event_goes_to_the_dead_letters_and_stops_nothing(
     good = {"run": "x", "seq": 1, "type": "task_queued", "at": 1, "node": "", "token": "", "scope": "", "body": "",
             "applied": ""}  # fmt: skip
     bad = [
-        {"run": "a\tb"}, {"run": "é"}, {"seq": "0"}, {"seq": "1e9"}, {"at": "9" * 30}, {"body": "{"}, {"body": "nonsense"},
-        {"body": b"\xff"}, {"type": "run_started", "body": "{}"}, {"type": "run_started", "body": "[]"},
-        {"body": '{"stored":["artifact://sha256-1"]}'},
+        {"run": "a\tb"}, {"run": "é"}, {"seq": "0"}, {"seq": "1e9"}, {"at": "9" * 30}, {"body": "{"},
+        {"body": "nonsense"}, {"body": b"\xff"}, {"type": "run_started", "body": "{}"},
+        {"type": "run_started", "body": "[]"}, {"body": '{"stored":["artifact://sha256-1"]}'},
     ]  # fmt: skip
-    for fields in bad:
-        await redis.xadd(KEYS.events, {**good, **fields})
+    for number, fields in enumerate(bad):
+        await redis.xadd(KEYS.events, {**good, "run": f"bad_{number}", **fields})
     odd = {"n": "\0 \\ \t \n ☃ '", "key\0": ["\\N", "\\."]}
     await stream.step("run_1", 1, odd, last=True)
     await stream.end("run_1")
@@ -168,8 +171,6 @@ async def test_redis_that_came_back_older_is_never_mixed_in(
 
 
 async def test_it_stops_at_once(redis: Redis, history: History, connect, wait_until) -> None:
-    from coordinator.recorder import Recorder
-
     stop = asyncio.Event()
     recorder = Recorder(redis, KEYS, connect)
     task = asyncio.create_task(recorder.run(stop))

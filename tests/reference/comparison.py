@@ -33,9 +33,7 @@ def execution(
 ) -> Execution:  # fmt: skip
     """An Execution from plain values; of a failed one, `error_class` and no result."""
     done = result if error_class is None else {"error": error_class}
-    return Execution(
-        node, iteration, as_json(output), None if args is None else as_json(args), as_json(done), attempts
-    )
+    return Execution(node, iteration, as_json(output), None if args is None else as_json(args), as_json(done), attempts)
 
 
 def compare(judged: Result, product: ProductResult) -> list[str]:

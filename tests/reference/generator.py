@@ -84,9 +84,7 @@ def node_of(rng: random.Random, name: str, type: str) -> dict[str, Any]:
     return {"id": name, "type": type, "config": {}}
 
 
-def loop_of(
-    rng: random.Random, name: str, head: str, after: list[str], late: list[str] | None
-) -> dict[str, Any]:
+def loop_of(rng: random.Random, name: str, head: str, after: list[str], late: list[str] | None) -> dict[str, Any]:
     tests = ["iteration < 2", "iteration < 3", "output.k < 3", "output.ok", "iteration != 9"]
     config: dict[str, Any] = {
         "condition": test_of(rng.choice(tests)),
@@ -215,9 +213,7 @@ def wild(rng: random.Random) -> Workflow:
                 workflow["nodes"].append(node)
                 for target in targets:
                     edge = {"from": name, "to": target}
-                    workflow["edges"].append(
-                        edge | {"condition": some_test(rng)} if rng.random() < 0.2 else edge
-                    )
+                    workflow["edges"].append(edge | {"condition": some_test(rng)} if rng.random() < 0.2 else edge)
                 if later and node["type"] == "function" and rng.random() < 0.2:
                     node["on_error"] = [rng.choice(later)]
         if not refused(workflow) and has_task_in_each_loop(workflow):

@@ -146,9 +146,7 @@ GOLDEN = {
     "8: a join fires once, whoever comes last": Golden(
         SHAPE_8, "a:0 b:0 c:0 j:0", {"b": {"from": "b", "pass": 0}, "c": {"from": "c", "pass": 0}}
     ),
-    "form 3 counts every arrival": Golden(
-        FORM_3, "way:0 side:0 L:1 h:1 L:2 end:0", END, loop_counts={"L": 2}
-    ),
+    "form 3 counts every arrival": Golden(FORM_3, "way:0 side:0 L:1 h:1 L:2 end:0", END, loop_counts={"L": 2}),
     "loops that lie in each other do not start each other afresh": Golden(
         EACH_IN_THE_OTHER,
         "a:0 K:1 a:1 K:2 a:2 K:3 L:1 b:3 K:4 L:2 b:4 K:5 L:3 end:0",
@@ -161,9 +159,7 @@ REFUSED = {
     "5: a break_path that points backwards": (1, flow(task("a", "b"), task("b", "L"), loop("L", "b", "a"))),
     "6: passes that overlap": (
         4,
-        flow(
-            task("h", "L1", "p"), task("p", "L2"), loop("L1", "h", "end"), loop("L2", "h", "end"), task("end")
-        ),
+        flow(task("h", "L1", "p"), task("p", "L2"), loop("L1", "h", "end"), loop("L2", "h", "end"), task("end")),
     ),
     "7: a side exit": (5, flow(task("a", "x", "L"), task("x"), loop("L", "a", "end"), task("end"))),
     "a cycle that no entry reaches": (1, flow(task("a"), task("b", "c"), task("c", "b"))),
@@ -180,9 +176,7 @@ REFUSED = {
 
 # The table of `iteration`: what the condition of L finds at each pass (None: it errs) -> the trace
 
-DO_WHILE = flow(
-    task("h", "L"), loop("L", back="h", done="done", timeout_path=["late"]), task("done"), task("late")
-)
+DO_WHILE = flow(task("h", "L"), loop("L", back="h", done="done", timeout_path=["late"]), task("done"), task("late"))
 WHILE = flow(
     task("start", "L"), loop("L", back="h", done="done", timeout_path=["late"]), task("h", "L"),
     task("done"), task("late"),

@@ -31,9 +31,7 @@ class Graph:
         self.loops = [node for node in self.nodes if self.type(node) == "loop"]
         self.target = {loop: self.config(loop)["loop_back_to"] for loop in self.loops}
         emissions = [group for node in self.nodes for group in self._groups_of(node) if group.targets]
-        self.forward: set[Edge] = {
-            (str(group.source), target) for group in emissions for target in group.targets
-        }
+        self.forward: set[Edge] = {(str(group.source), target) for group in emissions for target in group.targets}
         self.back: set[Edge] = set(self.target.items())
         self.entries = self._entries()
         self.groups = [*emissions, Group(None, tuple(self.entries))]
@@ -51,13 +49,9 @@ class Graph:
 
     def _groups_of(self, node: str) -> list[Group]:
         config, edges = self.config(node), self.edges_of[node]
-        groups = [
-            Group(node, tuple(edge["to"] for edge in edges), all("condition" in edge for edge in edges))
-        ]
+        groups = [Group(node, tuple(edge["to"] for edge in edges), all("condition" in edge for edge in edges))]
         groups += [Group(node, tuple(rule["next"])) for rule in config.get("rules", [])]
-        groups += [
-            Group(node, tuple(config.get(name, []))) for name in ("default", "break_path", "timeout_path")
-        ]
+        groups += [Group(node, tuple(config.get(name, []))) for name in ("default", "break_path", "timeout_path")]
         groups.append(Group(node, tuple(self.nodes[node].get("on_error", []))))
         return groups
 
@@ -67,11 +61,7 @@ class Graph:
         while True:
             seen = set().union(*(reach(entry, self.forward | self.back) for entry in entries))
             forward_entered = {target for _, target in self.forward}
-            heads = [
-                n
-                for n in self.nodes
-                if n not in seen and n in self.target.values() and n not in forward_entered
-            ]
+            heads = [n for n in self.nodes if n not in seen and n in self.target.values() and n not in forward_entered]
             if not heads:
                 return entries
             entries.append(heads[0])
@@ -111,11 +101,7 @@ class Graph:
         """loop -> the loops that lie in it"""
         core = {loop: self.cores[loop][1] for loop in self.loops}
         lies: dict[str, set[str]] = {
-            loop: {
-                k
-                for k in self.loops
-                if k in core[loop] or (self.target[k] in core[loop] and loop not in core[k])
-            }
+            loop: {k for k in self.loops if k in core[loop] or (self.target[k] in core[loop] and loop not in core[k])}
             - {loop}
             for loop in self.loops
         }
@@ -251,8 +237,7 @@ def refused(workflow: dict[str, Any]) -> list[int]:
         rules.append(6)
     edges = graph.forward | graph.back
     if any(
-        node not in reach(read, edges) or frozenset((read, node)) in graph.parallel
-        for node, read in reads(workflow)
+        node not in reach(read, edges) or frozenset((read, node)) in graph.parallel for node, read in reads(workflow)
     ):
         rules.append(7)
     return rules

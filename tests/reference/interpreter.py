@@ -163,9 +163,7 @@ class Interpreter:
             raise StuckError(f"waiting for ever: {[token.node for token in self.live]}")
         result.status = "COMPLETED"
         ends = [node for node in self.graph.nodes if node in self.last and not self.last[node][1]]
-        result.output = (
-            result.outputs[ends[0]] if len(ends) == 1 else {node: result.outputs[node] for node in ends}
-        )
+        result.output = result.outputs[ends[0]] if len(ends) == 1 else {node: result.outputs[node] for node in ends}
         return result
 
     # Tokens move
@@ -313,9 +311,7 @@ class Interpreter:
     def record(self, token: Token, result: Any, args: Any) -> None:
         rendered = None if args is None else as_json(args)
         self.result.trace.append(
-            Execution(
-                token.node, token.iteration, as_json(token.output), rendered, as_json(result), token.attempt
-            )
+            Execution(token.node, token.iteration, as_json(token.output), rendered, as_json(result), token.attempt)
         )
 
     # Expressions

@@ -96,9 +96,7 @@ def test_expressions() -> None:
     assert evaluate("iteration + 1", names) == 2
 
 
-@pytest.mark.parametrize(
-    "text", ["output.j == 1", "ctx.b.output.k == 1", "output.k", "output.k < 'x'", "output.k.t"]
-)
+@pytest.mark.parametrize("text", ["output.j == 1", "ctx.b.output.k == 1", "output.k", "output.k < 'x'", "output.k.t"])
 def test_expressions_without_a_value(text: str) -> None:
     with pytest.raises(ExpressionError):
         condition(text, {"output": {"k": 2}, "ctx": {}})

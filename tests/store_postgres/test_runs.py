@@ -31,9 +31,7 @@ async def test_a_completed_run(history: History, database: psycopg.AsyncConnecti
     assert run["labels"]["team"] == "x"
 
 
-async def test_a_run_that_is_going_on_and_one_that_failed(
-    history: History, database: psycopg.AsyncConnection
-) -> None:
+async def test_a_run_that_is_going_on_and_one_that_failed(history: History, database: psycopg.AsyncConnection) -> None:
     await record(database, *run_events("run_1")[:2])
     run = await history.runs.get("run_1")
     assert run and (run["status"], run["seq"], run["ended_at"]) == ("RUNNING", 2, None)
@@ -63,7 +61,12 @@ async def test_pages_and_filters(history: History, database: psycopg.AsyncConnec
         return sorted(run["run_id"] for run in (await history.runs.list(**filters))[0])
 
     assert await ids(status="FAILED") == ["run_3"]
-    assert await ids(batch_id="b", labels={"parity": "even"}, status="COMPLETED") == ["run_0", "run_2", "run_4", "run_6"]
+    assert await ids(batch_id="b", labels={"parity": "even"}, status="COMPLETED") == [
+        "run_0",
+        "run_2",
+        "run_4",
+        "run_6",
+    ]
     assert await ids(workflow_id="other") == ["other"]
     assert await ids(labels={"parity": "odd"}) == []
 

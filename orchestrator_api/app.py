@@ -1,0 +1,110 @@
+"""The application: routes, the guard before them, and every failure as a problem document."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import redis.exceptions
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from psycopg import DataError, OperationalError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from history.history import History
+from history.runs import InvalidCursor
+from lua.run_store import RunStore
+from orchestrator_api import (
+    batches,
+    dead_letters,
+    events,
+    health,
+    metrics,
+    models,
+    results,
+    runners,
+    runs,
+    workflows,
+)
+from orchestrator_api.bodies import refuse, shape_problems
+from orchestrator_api.dashboard import page
+from orchestrator_api.guard import Guard
+from orchestrator_api.options import ApiOptions
+from orchestrator_api.problems import Refusal, invalid, problem_response, unavailable
+from orchestrator_api.services import Services
+from schemas.errors import InvalidDocument, Problem
+from schemas.fold import BrokenHistory
+
+log = logging.getLogger("pavane.api")
+
+ROUTERS = (workflows, runs, events, batches, results, models, runners, dead_letters, health, metrics, page)
+AWAY = (
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.ReadOnlyError,
+    OperationalError,
+)
+"""What a server that is away, or full, makes of a request: not the client's fault, and over some time later."""
+
+
+def create_app(store: RunStore, history: History, options: ApiOptions) -> FastAPI:
+    """The ASGI application of one API process. The connections belong to the caller.
+
+    Live event streams last as long as their runs: who stops a server calls `app.state.services.tail.close()` first.
+    """
+    app = FastAPI(
+        title="Pavane",
+        summary="Runs items through multi-step, multi-model LLM workflows on a few GPUs.",
+        description="Times are ms since the epoch, errors RFC 9457 documents; every route is also under /api/v1.",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.services = Services(store, history, options)
+    app.add_middleware(Guard, options=options)
+    for module in ROUTERS:
+        app.include_router(module.router)
+    for error, handler in _handlers(options).items():
+        app.add_exception_handler(error, handler)
+    return app
+
+
+def _handlers(options: ApiOptions) -> dict[Any, Callable[[Request, Any], Response]]:
+    """Failures by class. Whatever is none of these is a fault of ours: logged, and answered without any detail."""
+
+    def away(_: Request, error: Exception) -> Response:
+        name = "Postgres" if isinstance(error, OperationalError) else "Redis"
+        log.warning("%s is away: %s", name, error)
+        return unavailable(f"{name} does not answer just now.", options.retry_after_s).response()
+
+    handlers: dict[Any, Callable[[Request, Any], Response]] = {
+        Refusal: lambda _, error: error.response(),
+        InvalidDocument: lambda _, error: refuse(error).response(),
+        RequestValidationError: lambda _, error: invalid(shape_problems(error.errors())).response(),
+        InvalidCursor: lambda _, error: invalid([Problem("/query/cursor", "bad-value", str(error))]).response(),
+        DataError: lambda _, error: invalid([], "The request holds text that Postgres does not keep.").response(),
+        BrokenHistory: _broken,
+        HTTPException: _http,
+        Exception: _fault,
+    }
+    return handlers | dict.fromkeys(AWAY, away)
+
+
+def _http(_: Request, error: HTTPException) -> Response:
+    details = {404: "There is no such route.", 405: "This route does not know the method."}
+    detail = details.get(error.status_code, str(error.detail))
+    return problem_response(error.status_code, detail, headers=error.headers)
+
+
+def _broken(_: Request, error: BrokenHistory) -> Response:
+    log.error("a run's events are not whole: %s", error)
+    return unavailable("The run's recorded events are not whole.", 60).response()
+
+
+def _fault(request: Request, error: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return problem_response(500, "A fault of this service; its log says why.")

@@ -1,0 +1,235 @@
+"""Batches: start many runs, watch them, cancel them. Their results: results.py."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from history.batches import BatchRefused, NewBatch
+from history.pace import Pace
+from orchestrator_api.batch_items import ItemReader
+from orchestrator_api.bodies import (
+    JSON,
+    NDJSON,
+    JsonResponse,
+    QueryShape,
+    expect_media,
+    read_body,
+    read_json,
+    read_lines,
+    read_request,
+    read_shape,
+)
+from orchestrator_api.openapi import answers, body
+from orchestrator_api.problems import Refusal, invalid, not_found
+from orchestrator_api.requests import (
+    BatchId,
+    BatchOptions,
+    BatchRequest,
+    CancelRequest,
+    WorkflowName,
+)
+from orchestrator_api.runs import cancel_event
+from orchestrator_api.services import Backend, By, Services
+from orchestrator_api.submissions import Prepared
+from orchestrator_api.workflows import EXAMPLE
+from schemas.errors import Problem
+from schemas.ids import new_batch_id
+from schemas.limits import LIMITS
+
+router = APIRouter(tags=["batches"])
+
+CANCELLED_AT_ONCE = 50
+RATE_WINDOW_S = 300
+_EXAMPLE = {"workflow": EXAMPLE, "items": [{"name": "Ada"}, {"name": "Alan"}], "key": "item.name"}
+_BATCH = {"batch_id": "batch_0193f2a4", "accepted": 2, "skipped": 0}
+
+
+@router.post(
+    "/batches",
+    summary="Start many runs of one workflow",
+    status_code=202,
+    openapi_extra=body(
+        BatchRequest,
+        _EXAMPLE,
+        **{NDJSON[0]: {"schema": {"type": "string", "description": "an item a line; all else as query parameters"}}},
+    ),
+    responses=answers(_BATCH, 400, 404, 409, 413, 415, 422, 429, status=202, says="taken"),
+)
+async def start_batch(request: Request, backend: Backend, by: By) -> Response:
+    """One invalid item refuses the batch, and nothing is taken; the first 100 problems are named. Items whose `key`
+    this workflow version has completed, or is working on, are skipped unless `force`."""
+    await backend.submissions.refuse_when_full()
+    if expect_media(request, (JSON, *NDJSON)) == JSON:
+        raw = await read_body(request, "batch_json_bytes", backend.options.batch_json_bytes)
+        asked = read_shape(BatchRequest, read_json(raw))
+        options: BatchOptions = asked
+        prepared = await backend.submissions.choose(options)
+        reader = ItemReader(prepared, options.key)
+        await reader.read_values(asked.items)
+    else:
+        options = _options(request)
+        prepared = await backend.submissions.choose(options)
+        reader = ItemReader(prepared, options.key)
+        await reader.read_lines(read_lines(request, "batch_bytes", LIMITS.batch_bytes, 2 * LIMITS.input_bytes))
+    return await _create(backend, prepared, reader, options, by)
+
+
+def _options(request: Request) -> BatchOptions:
+    """The options of an NDJSON batch, from the query: labels as `label=name=value`."""
+    given: dict[str, Any] = {}
+    labels: dict[str, str] = {}
+    for name, text in request.query_params.multi_items():
+        if name == "label":
+            label, _, value = text.partition("=")
+            labels[label] = value
+        elif name in given or name == "workflow":
+            raise invalid([Problem(f"/query/{name}", "bad-value", f"`{name}` can not be given here, or not twice.")])
+        elif name == "version" and text.isascii() and text.isdigit():
+            given[name] = int(text[:10])
+        elif name == "force" and text in ("true", "1", "false", "0"):
+            given[name] = text in ("true", "1")
+        else:
+            given[name] = text
+    return read_shape(BatchOptions, given | ({"labels": labels} if labels else {}))
+
+
+async def _create(
+    backend: Services, prepared: Prepared, reader: ItemReader, options: BatchOptions, by: str
+) -> Response:
+    items = reader.finish()
+    if prepared.version is None:
+        await backend.history.workflows.add_ir(prepared.ir)
+    batch = NewBatch(
+        batch_id=new_batch_id(),
+        workflow_id=prepared.ir.workflow_id,
+        version=prepared.version,
+        digest=prepared.ir.digest,
+        items=items,
+        created_at=await backend.store.now(),
+        requested_by=options.requested_by or by or None,
+        priority=options.priority,
+        labels=options.labels,
+        force=options.force,
+    )
+    try:
+        taken = await backend.history.batches.create(batch)
+    except BatchRefused as refused:
+        headers = {"Retry-After": str(math.ceil(refused.retry_after_s))}
+        status = 409 if refused.reason == "running" else 429
+        hint = "; `force` starts this one all the same" if refused.reason == "running" else ""
+        raise Refusal(status, f"{refused}{hint}.", headers=headers, batch_id=refused.other) from None
+    answer = {"batch_id": taken.batch_id, "accepted": taken.accepted, "skipped": taken.skipped}
+    return JsonResponse(answer, 202, {"Location": f"/batches/{taken.batch_id}"})
+
+
+class BatchFilter(QueryShape):
+    """GET /batches"""
+
+    workflow_id: WorkflowName | None = None
+    limit: int = Query(50, ge=1, le=500)
+
+
+@router.get(
+    "/batches",
+    summary="Batches, the newest first",
+    responses=answers({"batches": [{"batch_id": "batch_0193f2a4", "status": "RUNNING", "total": 2}]}, 422),
+)
+async def list_batches(backend: Backend, query: Annotated[BatchFilter, Query()]) -> Response:
+    found = await backend.history.batches.list(query.workflow_id, query.limit)
+    return JsonResponse({"batches": found})
+
+
+@router.get(
+    "/batches/{batch_id}",
+    summary="How far a batch has come: counts, nodes, rate, time left",
+    responses=answers(
+        {
+            "batch_id": "batch_0193f2a4",
+            "status": "RUNNING",
+            "total": 2062,
+            "done": 200,
+            "failed": 1,
+            "per_node": [{"node_id": "greet", "queued": 90, "running": 8, "done": 210, "failed": 1}],
+            "rate_per_min": 41.5,
+            "eta_s": None,
+            "stalled": False,
+        },
+        404,
+        422,
+    ),
+)
+async def get_batch(batch_id: BatchId, backend: Backend) -> Response:
+    """`eta_s` is null until enough items have ended to tell. `stalled`: nothing at all happened for ten minutes."""
+    found = await backend.history.batches.get(batch_id)
+    pace = await backend.paces.of(batch_id, window_s=RATE_WINDOW_S, stall_s=backend.options.stall_s)
+    if found is None or pace is None:
+        raise not_found("batch", batch_id)
+    counts = await backend.store.redis.hgetall(backend.store.keys.batch(batch_id))
+    order = await _node_order(backend, found)
+    return JsonResponse({**found, "per_node": per_node(counts, order), **progress(found, pace)})
+
+
+async def _node_order(backend: Services, batch: Mapping[str, Any]) -> list[str]:
+    text = await backend.history.workflows.ir(batch["digest"])
+    return [node["id"] for node in orjson.loads(text)["workflow"]["nodes"]] if text else []
+
+
+def per_node(counts: Mapping[bytes, bytes], order: list[str]) -> list[dict[str, Any]]:
+    """`<node>|<state>` counts of a batch by node, in the order of the workflow; nodes that a patch added come last."""
+    nodes: dict[str, dict[str, Any]] = {
+        node: {"node_id": node, "queued": 0, "running": 0, "done": 0, "failed": 0} for node in order
+    }
+    for name, count in counts.items():
+        node, bar, state = name.decode().partition("|")
+        if bar:
+            found = nodes.setdefault(node, {"node_id": node, "queued": 0, "running": 0, "done": 0, "failed": 0})
+            found[state] = int(count)
+    return list(nodes.values())
+
+
+def progress(batch: Mapping[str, Any], pace: Pace) -> dict[str, Any]:
+    """rate_per_min over the last minutes; eta_s from the whole batch's pace, because items of a model-by-model
+    schedule end in bursts; null until 5 %, at least 5 and at most 50 of the items, have ended."""
+    window_ms = max(1_000, min(pace.elapsed, RATE_WINDOW_S * 1_000))
+    over = batch["ended_at"] is not None
+    left = batch["pending"] + batch["running"]
+    eta: int | None = 0 if over else None
+    if not over and pace.ended >= min(50, max(5, batch["total"] // 20)):
+        eta = math.ceil(pace.elapsed / 1_000 * left / pace.ended)
+    return {
+        "rate_per_min": round(pace.ended_lately * 60_000 / window_ms, 1),
+        "eta_s": eta,
+        "stalled": not over and not pace.moved and pace.elapsed > 0,
+    }
+
+
+@router.post(
+    "/batches/{batch_id}/cancel",
+    summary="End a batch: what waits is withdrawn, what runs is cancelled",
+    openapi_extra={"requestBody": {**body(CancelRequest, {"reason": "wrong model"})["requestBody"], "required": False}},
+    responses=answers({"batch_id": "batch_0193f2a4", "status": "CANCELLED", "cancelled": 12}, 404, 409, 422),
+)
+async def cancel_batch(batch_id: BatchId, request: Request, backend: Backend, by: By) -> Response:
+    """`cancelled`: live runs that this call ended. It may be called again where it was cut off."""
+    asked = await read_request(request, CancelRequest, "cancel_bytes", 10_000, optional=True)
+    withdrawn = await backend.history.batches.cancel(batch_id)
+    found = await backend.history.batches.get(batch_id)
+    if found is None:
+        raise not_found("batch", batch_id)
+    if not withdrawn and found["status"] != "CANCELLED":
+        raise Refusal(409, f"The batch has ended already: {found['status']}.", batch_status=found["status"])
+    run_ids = await backend.history.batches.run_ids(batch_id)
+    event = cancel_event(by, asked.reason)
+    cancelled = 0
+    for first in range(0, len(run_ids), CANCELLED_AT_ONCE):
+        slice_ = run_ids[first : first + CANCELLED_AT_ONCE]
+        ended = await asyncio.gather(*(backend.store.end_run(run_id, "CANCELLED", event) for run_id in slice_))
+        cancelled += sum(answer[0] == "ended" for answer in ended)
+    return JsonResponse({"batch_id": batch_id, "status": "CANCELLED", "cancelled": cancelled})

@@ -1,0 +1,1 @@
+"""The dashboard: one page that reads the JSON API, free of dependencies."""

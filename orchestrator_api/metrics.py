@@ -1,0 +1,85 @@
+"""Metrics for Prometheus, read from Redis when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import APIRouter
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from starlette.responses import Response
+
+from orchestrator_api.models import models
+from orchestrator_api.openapi import answers
+from orchestrator_api.runners import runners
+from orchestrator_api.services import Backend, Services
+
+router = APIRouter(tags=["health"])
+
+MEDIA = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Snapshot:
+    """A collector of what was read a moment ago."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+@router.get(
+    "/metrics",
+    summary="Figures for Prometheus",
+    responses=answers("pavane_live_runs 12.0", media="text/plain", says="the text format"),
+)
+async def metrics(backend: Backend) -> Response:
+    registry = CollectorRegistry()
+    registry.register(Snapshot([*await _totals(backend), *await _models(backend), *await _runners(backend)]))
+    return Response(generate_latest(registry), media_type=MEDIA)
+
+
+async def _totals(backend: Services) -> list[Metric]:
+    keys = backend.store.keys
+    async with backend.store.redis.pipeline(transaction=False) as pipe:
+        pipe.llen(keys.signals)
+        pipe.zcard(keys.live_runs)
+        pipe.xlen(keys.events)
+        pipe.xlen(keys.dead_letters)
+        pipe.zcard(keys.timers)
+        pipe.hgetall(keys.counters)
+        signals, runs, events, letters, timers, counters = await pipe.execute()
+    ignored = CounterMetricFamily(
+        "pavane_ignored", "signals that changed nothing, and dead letters, by reason", labels=["reason"]
+    )
+    for reason, count in counters.items():
+        ignored.add_metric([reason.decode()], int(count))
+    return [
+        GaugeMetricFamily("pavane_signals_waiting", "completion signals that no coordinator has popped", signals),
+        GaugeMetricFamily("pavane_live_runs", "runs that have not ended", runs),
+        GaugeMetricFamily("pavane_events_waiting", "events that are not recorded yet", events),
+        GaugeMetricFamily("pavane_dead_letters", "entries of the dead letters", letters),
+        GaugeMetricFamily("pavane_timers", "deadlines, backoffs and reminders", timers),
+        ignored,
+    ]
+
+
+async def _models(backend: Services) -> list[Metric]:
+    families: dict[str, Any] = {
+        "queued": GaugeMetricFamily("pavane_model_queued", "tasks that wait for a model", labels=["model"]),
+        "running": GaugeMetricFamily("pavane_model_running", "tasks that a model works on", labels=["model"]),
+        "loads": CounterMetricFamily("pavane_model_loads", "times that a model was loaded", labels=["model"]),
+    }
+    for model in await models(backend.store, backend.rates):
+        for name, family in families.items():
+            family.add_metric([model["model"]], model[name])
+    return list(families.values())
+
+
+async def _runners(backend: Services) -> list[Metric]:
+    states = GaugeMetricFamily("pavane_runner_up", "1 for a runner that is heard of", labels=["runner", "state"])
+    for runner in await runners(backend.store):
+        states.add_metric([runner["runner_id"], runner["state"]], 0 if runner["state"] == "lost" else 1)
+    return [states]

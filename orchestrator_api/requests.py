@@ -1,0 +1,108 @@
+"""What requests carry, and the parameters that routes share."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from fastapi import Path, Query
+from pydantic import AfterValidator, Field, model_validator
+
+from orchestrator_api.bodies import QueryShape, RequestShape
+from schemas.ids import NAME, NODE_ID, WORKFLOW_ID
+from schemas.limits import LIMITS
+from schemas.submission import Priority
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+LABEL_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,63}$")
+LABEL_CHARS = 256
+MAX_TIMEOUT_MS = 31 * 86_400_000
+
+
+def no_control(text: str) -> str:
+    if _CONTROL.search(text):
+        raise ValueError("must be one line of plain text")
+    return text
+
+
+def labels(value: dict[str, str]) -> dict[str, str]:
+    if len(value) > LIMITS.labels:
+        raise ValueError(f"has {len(value)} labels; the limit labels is {LIMITS.labels}")
+    for name, text in value.items():
+        if not LABEL_NAME.fullmatch(name):
+            raise ValueError(f"the label name {name[:80]!r} must match {LABEL_NAME.pattern}")
+        if len(text) > LABEL_CHARS or _CONTROL.search(text):
+            raise ValueError(f"the label {name} must be one line of at most {LABEL_CHARS} characters")
+    return value
+
+
+Line = Annotated[str, Field(max_length=256), AfterValidator(no_control)]
+Labels = Annotated[dict[str, str], AfterValidator(labels)]
+Name = Annotated[str, Field(pattern=NAME.pattern)]
+WorkflowName = Annotated[str, Field(pattern=WORKFLOW_ID.pattern)]
+Version = Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+RunId = Annotated[str, Path(pattern=NAME.pattern, description="id of a run")]
+BatchId = Annotated[str, Path(pattern=NAME.pattern, description="id of a batch")]
+WorkflowId = Annotated[str, Path(pattern=WORKFLOW_ID.pattern, description="id of a workflow")]
+NodeId = Annotated[str, Path(pattern=NODE_ID.pattern, description="id of a node")]
+
+
+class WorkflowChoice(RequestShape):
+    """Which workflow: a document, or a registered one by its id."""
+
+    workflow: dict[str, Any] | None = Field(None, description="a workflow document")
+    workflow_id: WorkflowName | None = Field(None, description="or the id of a registered one")
+    version: Version | None = Field(None, description="of the registered one; the latest by default")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> WorkflowChoice:
+        if (self.workflow is None) == (self.workflow_id is None):
+            raise ValueError("give either workflow or workflow_id")
+        if self.version is not None and self.workflow_id is None:
+            raise ValueError("version goes with workflow_id")
+        return self
+
+
+class RunRequest(WorkflowChoice):
+    """POST /runs"""
+
+    input: Any = Field(description="the run's input, any JSON; checked against the workflow's input_schema")
+    run_id: Name | None = Field(None, description="chosen by the client: the same request again makes no second run")
+    priority: Priority = Field("normal", description="interactive runs go before others at every model")
+    labels: Labels = Field(default_factory=dict, description="{name: text}, to find the run by")
+    timeout_ms: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)] | None = Field(None, description="of the whole run")
+
+
+class BatchOptions(WorkflowChoice):
+    """What a batch carries beside its items: fields of the JSON body, query parameters beside NDJSON."""
+
+    key: str | None = Field(
+        None, max_length=LIMITS.expression_bytes, description="CEL over `item` and `index` that gives each item's key"
+    )
+    requested_by: Line | None = Field(None, description="who asks; kept with the batch")
+    labels: Labels = Field(default_factory=dict, description="{name: text}, for each of its runs")
+    priority: Priority = "normal"
+    force: bool = Field(False, description="also where a batch of this workflow runs, and items whose key is known")
+
+
+class BatchRequest(BatchOptions):
+    """POST /batches"""
+
+    items: list[Any] = Field(min_length=1, max_length=LIMITS.batch_items, description="one run's input each")
+
+
+class CancelRequest(RequestShape):
+    """POST /runs/{run_id}/cancel, POST /batches/{batch_id}/cancel"""
+
+    reason: Line | None = None
+
+
+class Page(QueryShape):
+    """Query parameters of every list."""
+
+    limit: int = Field(50, ge=1, le=500)
+    cursor: str | None = Field(None, max_length=300, description="`next_cursor` of the page before")
+
+
+Pages = Annotated[Page, Query()]

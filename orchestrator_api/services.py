@@ -1,0 +1,46 @@
+"""What the routes work with: one object, made once, reached from every request."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from history.history import History
+from history.pace import Paces
+from lua.run_store import RunStore
+from orchestrator_api.event_log import EventLog
+from orchestrator_api.event_tail import EventTail
+from orchestrator_api.model_rates import ModelRates
+from orchestrator_api.options import ApiOptions
+from orchestrator_api.run_states import RunStates
+from orchestrator_api.submissions import Submissions
+
+
+class Services:
+    """Everything of one API process."""
+
+    def __init__(self, store: RunStore, history: History, options: ApiOptions) -> None:
+        self.store = store
+        self.history = history
+        self.options = options
+        self.submissions = Submissions(store, history.workflows, options)
+        self.log = EventLog(store, history.events)
+        self.tail = EventTail(store, self.log)
+        self.states = RunStates(store, self.log, history.artifacts)
+        self.paces = Paces(history.pool)
+        self.rates = ModelRates()
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+def _by(request: Request) -> str:
+    """Who asks: the name of the API key, "" where none is needed."""
+    return str(request.state.by)
+
+
+Backend = Annotated[Services, Depends(_services)]
+By = Annotated[str, Depends(_by)]

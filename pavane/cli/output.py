@@ -1,0 +1,67 @@
+"""What commands print: JSON for machines; tables, times and values for people."""
+
+import json
+import sys
+from datetime import datetime
+from typing import Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+CUT = "…"
+
+STATUS_STYLE = {
+    "RUNNING": "cyan", "PAUSED": "yellow",
+    "COMPLETED": "green", "FAILED": "red", "CANCELLED": "yellow", "TIMED_OUT": "red",
+}  # fmt: skip
+
+
+def console() -> Console:
+    """Made for each use, because tests and pipes replace stdout. Nothing that is printed is markup or highlighted."""
+    return Console(file=sys.stdout, markup=False, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def print_json(value: Any) -> None:
+    """One line for pipes, indented on a terminal."""
+    option = orjson.OPT_INDENT_2 if sys.stdout.isatty() else 0
+    typer.echo(orjson.dumps(value, option=option).decode())
+
+
+def compact(value: Any, width: int) -> str:
+    """A value as one line of JSON, cut to `width`."""
+    text = value if isinstance(value, str) and value.startswith("artifact://") else one_line(value)
+    return text if len(text) <= width else text[: width - 1] + CUT
+
+
+def one_line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
+
+
+def clock(at_ms: int | None) -> str:
+    """Local date and time to the second; "" for None."""
+    return "" if at_ms is None else datetime.fromtimestamp(at_ms / 1_000).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def span(ms: float | None) -> str:
+    """A duration with about three digits: `340 ms`, `4.21 s`, `3 min 20 s`, `2 h 5 min`."""
+    if ms is None:
+        return ""
+    if ms < 1_000:
+        return f"{ms:.0f} ms"
+    if ms < 60_000:
+        return f"{ms / 1_000:.3g} s"
+    seconds = round(ms / 1_000)
+    if seconds < 3_600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{seconds // 3_600} h {seconds % 3_600 // 60} min"
+
+
+def table(*columns: str) -> Table:
+    """A plain table. A column whose name ends with `>` is right-aligned."""
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        right = column.endswith(">")
+        made.add_column(column.rstrip(">"), justify="right" if right else "left", no_wrap=right, overflow="fold")
+    return made

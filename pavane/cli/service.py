@@ -1,0 +1,153 @@
+"""The single services, each as one process: api, coordinator, recorder, runner, engine."""
+
+import asyncio
+import functools
+from typing import Annotated
+
+import typer
+
+from pavane.cli.options import Data, Json, ReadyFd, example, settings_of
+from pavane.settings import Settings
+
+Slots = Annotated[int, typer.Option(min=1, max=1024, help="Tasks at once.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog=example("REDIS_URL=... DATABASE_URL=... pavane api --host 127.0.0.1 --port 8080"))(api)
+    app.command(epilog=example("REDIS_URL=... DATABASE_URL=... pavane coordinator"))(coordinator)
+    app.command(epilog=example("REDIS_URL=... DATABASE_URL=... pavane recorder"))(recorder)
+    app.command(
+        epilog=example(
+            "REDIS_URL=... pavane runner --engine ollama --url http://127.0.0.1:11434",
+            "REDIS_URL=... pavane runner --types function --handlers my_package.handlers",
+        )
+    )(runner)
+    app.command(epilog=example("pavane engine --gpu 24GB --speed 10 --port 11434"))(engine)
+
+
+def api(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; beyond loopback it needs PAVANE_API_KEYS.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65_535, help="0 takes any free one.")] = None,
+    json_logs: Json = False,
+    data: Data = None,
+    descriptor: Annotated[int | None, typer.Option(hidden=True)] = None,
+    ready_fd: ReadyFd = None,
+) -> None:
+    """Serve the HTTP API."""
+    from pavane.services import api as service
+    from pavane.services.process import run_service
+
+    settings = _settings(json_logs, data=data, host=host, port=port)
+    run_service("api", settings, functools.partial(service.serve, settings, descriptor=descriptor), ready_fd)
+
+
+def coordinator(json_logs: Json = False, data: Data = None, ready_fd: ReadyFd = None) -> None:
+    """Route completions; any number run side by side."""
+    from pavane.services import coordinator as service
+    from pavane.services.process import run_service
+
+    settings = _settings(json_logs, data=data)
+    run_service("coordinator", settings, functools.partial(service.serve, settings), ready_fd)
+
+
+def recorder(json_logs: Json = False, data: Data = None, ready_fd: ReadyFd = None) -> None:
+    """Copy events to Postgres; one records, others stand by. Makes the tables of a new database."""
+    from pavane.services import recorder as service
+    from pavane.services.process import run_service
+
+    settings = _settings(json_logs, data=data)
+    run_service("recorder", settings, functools.partial(service.serve, settings), ready_fd)
+
+
+def runner(
+    engine_name: Annotated[
+        str | None, typer.Option("--engine", metavar="ollama|simulated", help="Serve agent tasks on one engine.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="The engine's URL. Default: OLLAMA_HOST.")] = None,
+    types: Annotated[str | None, typer.Option(metavar="function", help="Serve node types that need no engine.")] = None,
+    handlers: Annotated[
+        list[str] | None, typer.Option(metavar="MODULE", help="Module whose functions are handlers; may be repeated.")
+    ] = None,
+    gpu: Annotated[str, typer.Option(help="What people call the GPU.")] = "",
+    slots: Slots = 8,
+    drain: Annotated[
+        int, typer.Option(min=0, metavar="S", help="How long running tasks may go on after SIGTERM.")
+    ] = 30,
+    runner_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="Default: by host and process.")] = None,
+    json_logs: Json = False,
+    data: Data = None,
+    ready_fd: ReadyFd = None,
+) -> None:
+    """Execute tasks: of one GPU with --engine, or of handlers with --types."""
+    from agent_runner.handlers import HandlerConflict
+    from agent_runner.settings import RunnerSettings
+    from pavane.services import runner as service
+    from pavane.services.process import run_service
+
+    if (engine_name is None) == (types is None):
+        raise typer.BadParameter("give either --engine or --types")
+    settings = _settings(json_logs, data=data, handlers=tuple(handlers) if handlers else None)
+    work = RunnerSettings(slots=slots, drain_ms=drain * 1_000, gpu=gpu)
+    if engine_name is not None:
+        _check_choice("--engine", engine_name, service.ENGINES)
+        serve = functools.partial(
+            service.serve_engine, settings, runner=work,
+            engine_name=engine_name, url=engine_url(url or settings.ollama_host),
+            runner_id=runner_id or service.default_runner_id("gpu"),
+        )  # fmt: skip
+        run_service(runner_id or "runner", settings, serve, ready_fd)
+        return
+    for name in (types or "").split(","):
+        _check_choice("--types", name.strip(), service.TYPES)
+    try:
+        found = service.load_handlers(settings.handlers)
+    except HandlerConflict as error:
+        raise typer.BadParameter(str(error), param_hint="--handlers") from None
+    tasks = functools.partial(
+        service.serve_handlers, settings, handlers=found, runner=work,
+        runner_id=runner_id or service.default_runner_id("tasks"),
+    )  # fmt: skip
+    run_service(runner_id or "tasks", settings, tasks, ready_fd)
+
+
+def engine(
+    gpu: Annotated[str, typer.Option(metavar="8GB|24GB", help="The card that is simulated.")] = "8GB",
+    speed: Annotated[float, typer.Option(min=0.01, help="Simulated seconds per second.")] = 50.0,
+    slots: Slots = 8,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes any free one.")] = 0,
+    json_logs: Json = False,
+    ready_fd: ReadyFd = None,
+) -> None:
+    """Simulate a GPU with Ollama on it: its protocol, memory, loads and speed; the answers are made up."""
+    from pavane.services import engine as service
+    from pavane.services.process import Readiness, run_service
+
+    settings = _settings(json_logs)
+
+    async def serve(stop: asyncio.Event, readiness: Readiness) -> None:
+        try:
+            await service.serve(stop, readiness, gpu=gpu, speed=speed, slots=slots, port=port)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+
+    run_service("engine", settings, serve, ready_fd)
+
+
+def engine_url(host: str) -> str:
+    """OLLAMA_HOST as a URL: Ollama itself also takes `host`, `host:port` and `:port`."""
+    if "://" in host:
+        return host.rstrip("/")
+    name, _, port = host.rpartition(":") if ":" in host else (host, "", "11434")
+    # 0.0.0.0 is where a server listens; a client means this machine.
+    return f"http://{name if name not in ('', '0.0.0.0') else '127.0.0.1'}:{port or 11434}"
+
+
+def _settings(json_logs: bool, **options: object) -> Settings:
+    return settings_of(log_format="json" if json_logs else None, **options)
+
+
+def _check_choice(option: str, given: str, known: tuple[str, ...]) -> None:
+    if given not in known:
+        raise typer.BadParameter(f"{given!r} is none of {', '.join(known)}", param_hint=option)

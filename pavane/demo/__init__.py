@@ -1,0 +1,1 @@
+"""`pavane demo`: the main job, whole, on text that every machine has."""

@@ -1,0 +1,111 @@
+"""Events as lines for people: what happened, where, how long it took, and what was decided."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pavane.cli.output import compact, span
+from schemas.events import STATUS_OF
+
+WIDTH = 100  # of a value that is shown
+
+
+class EventLines:
+    """Turns the events of one run, in order, into one line each; it remembers when tasks started."""
+
+    def __init__(self) -> None:
+        self._began = 0
+        self._queued: dict[str, int] = {}  # token -> at
+        self._started: dict[str, int] = {}
+
+    def line(self, event: Mapping[str, Any]) -> str:
+        """`  1.204 s  grade         completed in 1.19 s: {"score": 81}  qwen2.5:7b, 412 + 58 tokens`"""
+        at = event["at"]
+        if event["seq"] == 1:
+            self._began = at
+        place = event.get("node_id") or "run"
+        said = getattr(self, f"_{event['type']}", self._other)(event)
+        for token, record in (event.get("tokens") or {}).items():
+            if record.get("state") == "queued":
+                self._queued[token] = at
+        return f"{(at - self._began) / 1_000:9.3f} s  {place:<14} {said}"
+
+    # -- by type -----------------------------------------------------------------------------------
+    def _run_started(self, event: Mapping[str, Any]) -> str:
+        version = f" version {event['version']}" if event.get("version") else ""
+        batch = f", batch {event['batch_id']}" if event.get("batch_id") else ""
+        given = event["stored_input"] if "stored_input" in event else event.get("input")
+        return f"started: {event.get('workflow_id', '')}{version}{batch}, input {compact(given, WIDTH)}"
+
+    def _task_started(self, event: Mapping[str, Any]) -> str:
+        token, at = event.get("token_id", ""), event["at"]
+        self._started[token] = at
+        waited = f" after {span(at - self._queued[token])} in the queue" if token in self._queued else ""
+        attempt = event.get("attempt", 1)
+        again = f", attempt {attempt}" if attempt > 1 else ""
+        return f"started{waited} on {event.get('runner', '?')}{again}"
+
+    def _node_completed(self, event: Mapping[str, Any]) -> str:
+        outputs = dict(event.get("outputs") or {}) | dict(event.get("stored") or {})
+        node = event.get("node_id", "")
+        parts = [f"completed{self._took(event)}"]
+        if node in outputs:
+            parts[0] += f": {compact(outputs[node], WIDTH)}"
+        if usage := _usage(event.get("usage")):
+            parts.append(usage)
+        return "; ".join([*parts, *_decisions(event)])
+
+    def _node_failed(self, event: Mapping[str, Any]) -> str:
+        return "; ".join([f"failed{self._took(event)}: {_error(event)}", *_decisions(event)])
+
+    def _task_retried(self, event: Mapping[str, Any]) -> str:
+        raw = f"; the answer was {compact(event['raw'], WIDTH)}" if event.get("raw") else ""
+        delay = span(event.get("delay_ms", 0))
+        return f"failed{self._took(event)}, tries again in {delay}: {_error(event)}{raw}"
+
+    def _task_queued(self, event: Mapping[str, Any]) -> str:
+        return "queued again"
+
+    def _other(self, event: Mapping[str, Any]) -> str:
+        status = STATUS_OF.get(event["type"])
+        if status is None:
+            return str(event["type"])
+        why = "".join(f", {name} {event[name]}" for name in ("by", "reason") if event.get(name))
+        error = f": {_error(event)}" if event.get("error") else ""
+        return f"{status} after {span(event['at'] - self._began)}{why}{error}"
+
+    def _took(self, event: Mapping[str, Any]) -> str:
+        began = self._started.pop(event.get("token_id", ""), None)
+        return "" if began is None else f" in {span(event['at'] - began)}"
+
+
+def _error(event: Mapping[str, Any]) -> str:
+    error = event.get("error") or {}
+    if not isinstance(error, Mapping):
+        return compact(error, WIDTH)
+    tries = f" (attempt {error['attempts']})" if error.get("attempts", 1) > 1 else ""
+    return f"{error.get('class', 'error')}: {error.get('message', '')}{tries}"
+
+
+def _usage(usage: Mapping[str, Any] | None) -> str:
+    if not usage or not usage.get("llm_model"):
+        return ""
+    text = f"{usage['llm_model']}, {usage.get('prompt_tokens', 0)} + {usage.get('completion_tokens', 0)} tokens"
+    return f"{text}, loaded in {span(usage['load_ms'])}" if usage.get("load_ms", 0) >= 100 else text
+
+
+def _decisions(event: Mapping[str, Any]) -> list[str]:
+    """Branches, loops and conditional edges that were decided in passing, and conditions that had no value."""
+    said = []
+    for decision in event.get("decisions") or ():
+        node, to = decision["node"], ", ".join(decision.get("next", decision.get("edges", ()))) or "nothing"
+        if "rule" in decision:
+            rule = decision["rule"]
+            said.append(f"{node}: {'default' if rule == 'default' else f'rule {rule + 1}'} -> {to}")
+        elif "pass" in decision:
+            how = {"back": "once more", "break": "done", "timeout": "no more passes"}[decision["result"]]
+            said.append(f"{node}: pass {decision['pass']}, {how} -> {to}")
+        else:
+            said.append(f"{node} -> {to}")
+    for fault in event.get("condition_errors") or ():
+        said.append(f"{fault['node']}: `{fault['expression']}` counts as false: {fault['message']}")
+    return said

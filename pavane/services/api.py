@@ -1,0 +1,98 @@
+"""An API process: uvicorn on a socket that it opens, or that `pavane up` has opened for it."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Generator, Sequence
+
+import uvicorn
+
+from history.history import History
+from orchestrator_api.app import create_app
+from orchestrator_api.guard import check_binding
+from orchestrator_api.options import ApiKey, ApiOptions, hash_key
+from pavane.services.connections import database_pool, run_store
+from pavane.services.process import Readiness
+from pavane.settings import Settings, SettingsError
+
+GRACE_S = 5
+"""How long open requests may go on after a stop."""
+BACKLOG = 2_048
+
+
+class _Server(uvicorn.Server):
+    """uvicorn whose signals are ours to handle, and which says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, readiness: Readiness, url: str) -> None:
+        super().__init__(config)
+        self._readiness = readiness
+        self._url = url
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._readiness.say(self._url)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 is any free one. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+
+
+def url_of(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def serve(
+    settings: Settings, stop: asyncio.Event, readiness: Readiness, *, descriptor: int | None = None
+) -> None:
+    """Raises PreflightError, SettingsError, and OSError where the port is taken."""
+    check_host(settings)
+    options = api_options(settings)
+    listening = listen(settings.host, settings.port) if descriptor is None else socket.socket(fileno=descriptor)
+    async with run_store(settings) as store, database_pool(settings, most=10) as pool:
+        application = create_app(store, History(pool), options)
+        config = uvicorn.Config(
+            application, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=GRACE_S
+        )
+        server = _Server(config, readiness, url_of(listening))
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        application.state.services.tail.close()  # live event streams end only when they are told to
+        server.should_exit = True
+        await serving
+        stopping.cancel()
+
+
+def check_host(settings: Settings) -> None:
+    """Raises SettingsError where the API would listen beyond this machine without keys."""
+    try:
+        check_binding(settings.host, api_options(settings))
+    except ValueError as error:
+        raise SettingsError(f"PAVANE_HOST: {error}") from None
+
+
+def api_options(settings: Settings) -> ApiOptions:
+    return ApiOptions(
+        keys=read_keys([key.get_secret_value() for key in settings.api_keys]),
+        hosts=() if settings.host in ("0.0.0.0", "::") else (settings.host,),
+        retention_ms=settings.retention_s * 1_000,
+    )
+
+
+def read_keys(entries: Sequence[str]) -> tuple[ApiKey, ...]:
+    """Keys as `name:role:key`, or the bare key of an admin. Raises SettingsError, which never shows a key."""
+    keys = []
+    for number, entry in enumerate(entries, 1):
+        name, role, key = entry.split(":", 2) if entry.count(":") >= 2 else (f"key{number}", "admin", entry)
+        if role not in ("reader", "operator", "admin"):
+            raise SettingsError(f"PAVANE_API_KEYS: key {number} has no role: reader, operator or admin")
+        keys.append(ApiKey(name, role, hash_key(key)))  # type: ignore[arg-type]
+    return tuple(keys)

@@ -1,0 +1,74 @@
+"""The connections of a process, opened and checked before it starts to work."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+from lua.connection import connect_redis
+from lua.run_store import RunStore
+from pavane.data_folder import DataFolder
+from pavane.preflight import PreflightError, check_postgres, check_redis
+from pavane.settings import Settings
+from schemas.keys import Keys
+
+REDIS_TIMEOUT_S = 15.0
+"""Of one command; longer than any blocking read of ours."""
+POSTGRES_TIMEOUT_S = 10.0
+
+
+def redis_url(settings: Settings) -> str:
+    """REDIS_URL, else that of the instance in the data folder. Raises PreflightError where there is neither."""
+    if settings.redis_url is not None:
+        return settings.redis_url.get_secret_value()
+    if instance := DataFolder(settings.data).running():
+        return instance.redis
+    raise PreflightError(f"REDIS_URL is not set, and no `pavane up` runs in {settings.data}")
+
+
+def database_url(settings: Settings) -> str:
+    """DATABASE_URL, else that of the instance in the data folder. Raises PreflightError where there is neither."""
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
+    if instance := DataFolder(settings.data).running():
+        return instance.postgres
+    raise PreflightError(f"DATABASE_URL is not set, and no `pavane up` runs in {settings.data}")
+
+
+@asynccontextmanager
+async def run_store(settings: Settings) -> AsyncIterator[RunStore]:
+    """The store on a Redis that passed the preflight. Raises PreflightError."""
+    try:
+        client = connect_redis(redis_url(settings), socket_timeout=REDIS_TIMEOUT_S)
+    except ValueError as error:
+        raise PreflightError(f"REDIS_URL: {error}") from None
+    try:
+        await check_redis(client)
+        yield RunStore(client, Keys(settings.prefix))
+    finally:
+        await client.aclose()
+
+
+@asynccontextmanager
+async def database_pool(settings: Settings, *, most: int) -> AsyncIterator[AsyncConnectionPool[Any]]:
+    """Up to `most` connections to a Postgres that passed the preflight. Raises PreflightError."""
+    async with await connect(settings) as connection:
+        await check_postgres(connection)
+    pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
+        database_url(settings), min_size=1, max_size=most, timeout=POSTGRES_TIMEOUT_S, open=False
+    )
+    async with pool:
+        yield pool
+
+
+async def connect(settings: Settings) -> AsyncConnection[Any]:
+    """One connection to Postgres. Raises PreflightError."""
+    try:
+        return await AsyncConnection.connect(
+            database_url(settings), connect_timeout=int(POSTGRES_TIMEOUT_S), keepalives=1
+        )
+    except psycopg.Error as error:
+        raise PreflightError(f"Postgres is not reachable: {error}") from None

@@ -1,0 +1,24 @@
+"""A coordinator process: routes completions, answers timers, admits batch items, and mends what got lost."""
+
+import asyncio
+
+from coordinator.admission import Admission
+from coordinator.coordinator import Coordinator
+from coordinator.supervisor import Supervisor
+from coordinator.timers import Timers
+from pavane.services.connections import database_pool, run_store
+from pavane.services.process import Readiness, until_first_ends
+from pavane.settings import Settings
+
+
+async def serve(settings: Settings, stop: asyncio.Event, readiness: Readiness) -> None:
+    async with run_store(settings) as store, database_pool(settings, most=4) as pool:
+        admission = Admission(store, pool, retention_ms=settings.retention_s * 1_000)
+        readiness.say()
+        await until_first_ends(
+            stop,
+            Coordinator(store).run(stop),
+            Timers(store).run(stop),
+            Supervisor(store).run(stop),
+            admission.run(stop),
+        )
