@@ -84,9 +84,11 @@ class Admission:
             return 0
         async with self.batches.claim(batch.batch_id, room) as items:
             starts = [self._start(batch, ir, item) for item in items]
-            for start, answer in zip(starts, await self._start_runs(starts), strict=True):
-                if answer is Started.CONFLICT:
-                    await self.store.dead_letter("run_id_taken", "another run has this id", run=start.run_id)
+            answers = await self._start_runs(starts)
+        taken = [start.run_id for start, answer in zip(starts, answers, strict=True) if answer is Started.CONFLICT]
+        for run_id in taken:
+            await self.store.dead_letter("run_id_taken", "another run has this id", run=run_id)
+        await self.batches.fail(taken)
         return len(starts)
 
     async def _start_runs(self, starts: Sequence[Start]) -> list[Started]:

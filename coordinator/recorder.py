@@ -25,7 +25,8 @@ from redis.exceptions import RedisError
 
 from history.entry import Entry
 from history.journal import START, Journal, Page
-from schemas.events import event_json
+from lua.run_store import RunStore
+from schemas.events import STATUS_OF, event_json
 from schemas.keys import Keys
 from schemas.values import ARTIFACT
 
@@ -58,6 +59,7 @@ class Recorder:
     """`connect` opens a connection to Postgres for this recorder alone. The counters are for metrics."""
 
     def __init__(self, redis: Redis, keys: Keys, connect: Connect) -> None:
+        self.store = RunStore(redis, keys)
         self.redis = redis
         self.keys = keys
         self.journal = Journal(keys.prefix)
@@ -139,6 +141,7 @@ class Recorder:
             await self._refuse(*raw[0], error)
             await self.journal.write(connection, Page(position))
             return position
+        await self.store.retire_run([entry.run_id for entry in entries if entry.type in STATUS_OF])
         self.recorded += written.recorded
         self.repeated += written.repeated
         self.diverged += written.diverged

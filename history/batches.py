@@ -161,6 +161,11 @@ class Batches:
                 (batch_id, [row[0] for row in rows]),
             )
 
+    async def fail(self, run_ids: Sequence[str]) -> None:
+        """Count items as failed whose runs could not be started."""
+        async with self._pool.connection() as connection, connection.transaction():
+            await count_ended(connection, dict.fromkeys(run_ids, False))
+
     async def cancel(self, batch_id: str) -> bool:
         """Withdraw what is not admitted; False if the batch is unknown or over. Its live runs are the caller's."""
         async with self._pool.connection() as connection, connection.transaction():

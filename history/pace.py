@@ -15,7 +15,7 @@ class Pace:
     ended: int  # runs that have ended
     ended_lately: int  # in the window asked for
     elapsed: int  # since the batch was made
-    moved: bool  # an event of one of its runs lies in the stall time
+    moved: bool  # it was made, or an event of one of its runs happened, within the stall time
 
 
 class Paces:
@@ -36,7 +36,8 @@ _PACE = """
         (SELECT count(*) FROM run_projection WHERE batch_id = %(batch)s
             AND ended_at > now() - make_interval(secs => %(window)s)),
         (extract(epoch FROM now() - created_at) * 1000)::bigint,
-        EXISTS (SELECT FROM run_projection WHERE batch_id = %(batch)s
+        created_at > now() - make_interval(secs => %(stall)s)
+        OR EXISTS (SELECT FROM run_projection WHERE batch_id = %(batch)s
             AND greatest(created_at, ended_at) > now() - make_interval(secs => %(stall)s))
         OR EXISTS (SELECT FROM run_projection AS run JOIN execution_events AS event USING (run_id)
             WHERE run.batch_id = %(batch)s AND run.ended_at IS NULL

@@ -11,7 +11,7 @@
 --         body: JSON of the event, passed through
 -- ANSWER  {advanced, live} | {ended, status} | {stale, digest} | {duplicate} | {over, status} | {unknown}
 -- EVENT   node_completed, or node_failed where on_error takes over; run_completed at the end
---@include parts/keys parts/run parts/event parts/token parts/emit parts/close
+--@include parts/keys parts/run parts/event parts/token parts/emit parts/expire parts/close
 
 local run = load_run()
 if not run then ignore('unknown') return {'unknown'} end

@@ -6,7 +6,7 @@
 --         body: JSON of the event: who asked, and why
 -- ANSWER  {ended, status} | {over, status} (it had ended) | {unknown}
 -- EVENT   run_cancelled or run_timed_out
---@include parts/keys parts/run parts/event parts/token parts/close
+--@include parts/keys parts/run parts/event parts/token parts/expire parts/close
 
 local run = load_run()
 if not run then return {'unknown'} end

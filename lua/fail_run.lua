@@ -8,7 +8,7 @@
 --         body: JSON of the events: {"error": {...}, ...}
 -- ANSWER  {ended, status} | {stale, digest} | {duplicate} | {over, status} | {unknown}
 -- EVENT   node_failed, run_failed; the task goes to the dead letters
---@include parts/keys parts/run parts/event parts/token parts/close
+--@include parts/keys parts/run parts/event parts/token parts/expire parts/close
 
 local run = load_run()
 if not run then ignore('unknown') return {'unknown'} end

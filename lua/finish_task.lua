@@ -30,9 +30,9 @@ if status ~= 'RUNNING' and status ~= 'PAUSED' then
   end
   local held = status == 'FAILED' and entry_of and entry_of.state == 'held'
   if held and entry_of.attempt == tonumber(attempt) and store() then
-    local retention_ms = redis.call('HGET', of_run('run'), 'retention_ms')
-    redis.call('PEXPIRE', of_run('outcomes'), retention_ms)
-    redis.call('PEXPIRE', of_run('artifacts'), retention_ms)
+    local left = redis.call('PTTL', of_run('run'))
+    redis.call('PEXPIRE', of_run('outcomes'), left)
+    redis.call('PEXPIRE', of_run('artifacts'), left)
     return {'held'}
   end
   ignore('over')

@@ -137,6 +137,11 @@ class RunStore:
         args = [self.keys.prefix, run_id, await self.now(), status, orjson.dumps(event)]
         return _texts(await self._call("end_run", [self.keys.run(run_id)], args))
 
+    async def retire_run(self, run_ids: Sequence[str]) -> list[str]:
+        """Let the keys of recorded runs go after their retention. Answers: retired, live, unknown."""
+        calls = [([self.keys.run(run_id)], [self.keys.prefix, run_id]) for run_id in run_ids]
+        return [answer[0].decode() for answer in await self._call_many("retire_run", calls)]
+
     # -- tasks, for runners ------------------------------------------------------------------------
     async def start_task(self, claims: Sequence[Claim], runner_id: str) -> list[StartedTask]:
         now = await self.now()

@@ -206,7 +206,7 @@ def progress(batch: Mapping[str, Any], pace: Pace) -> dict[str, Any]:
     return {
         "rate_per_min": round(pace.ended_lately * 60_000 / window_ms, 1),
         "eta_s": eta,
-        "stalled": not over and not pace.moved and pace.elapsed > 0,
+        "stalled": not over and not pace.moved,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any
 
 import orjson
@@ -44,11 +45,13 @@ async def list_dead_letters(backend: Backend, query: Annotated[LetterFilter, Que
 
 
 def _letter(entry: str, fields: dict[bytes, bytes]) -> dict[str, Any]:
-    text = {name.decode(): value.decode(errors="replace") for name, value in fields.items()}
-    letter: dict[str, Any] = {"id": entry, "reason": text.get("reason", ""), "at": int(text.get("at", 0))}
+    """An entry, whoever wrote it: nothing in it is taken for granted."""
+    text = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in fields.items()}
+    at = text.get("at", "")
+    letter: dict[str, Any] = {"id": entry, "reason": text.get("reason", ""), "at": int(at) if at.isdecimal() else None}
     letter |= {shown: text[name] for name, shown in IDS.items() if name in text}
     detail = text.get("detail", "")
     if letter["reason"] == "task":  # the event's body: the error is what people look for
-        letter["error"] = orjson.loads(detail).get("error")
-        return letter
+        with suppress(orjson.JSONDecodeError, AttributeError):
+            return letter | {"error": orjson.loads(detail).get("error")}
     return letter | {"detail": detail}

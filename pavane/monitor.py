@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pavane.cli.output import console, span, table
+from pavane.cli.output import console, print_shown, span, table
 from pavane.client import Client, Unreachable
 
 REFRESH_S = 0.4
@@ -61,7 +61,7 @@ def _follow(
 
 def snapshot(client: Client, batch_id: str) -> None:
     """Show a batch once."""
-    console().print(_page(client.get("batches", batch_id), *_machines(client)))
+    print_shown(_page(client.get("batches", batch_id), *_machines(client)))
 
 
 def summary(batch: Mapping[str, Any]) -> str:

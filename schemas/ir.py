@@ -89,7 +89,6 @@ class Node:
     any: bool  # `join: any`
     retry: Retry
     timeout_ms: int | None
-    queue_timeout_ms: int | None
     rules: tuple[Rule, ...] = ()  # branch
     default: tuple[str, ...] | None = None  # branch
     loop: Loop | None = None  # loop
@@ -214,7 +213,6 @@ def _nodes(workflow: Mapping[str, Any], analyses: Mapping[str, Analysis]) -> dic
             any=source.get("join") == "any",
             retry=Retry(**{**defaults.get("retry", {}), **source.get("retry", {})}),
             timeout_ms=timeout,
-            queue_timeout_ms=source.get("queue_timeout_ms", defaults.get("queue_timeout_ms")),
             rules=_rules(source["type"], config),
             default=_targets(config.get("default")) if source["type"] == "branch" else None,
             loop=_loop(config, analyses[node_id]) if source["type"] == "loop" else None,

@@ -33,10 +33,10 @@ class Artifact:
         return ARTIFACT + self.name
 
 
-def encode_value(value: Any, *, inline_bytes: int = LIMITS.inline_bytes) -> tuple[str, Artifact | None]:
+def encode_value(value: Any) -> tuple[str, Artifact | None]:
     """A JSON value as the text to store, and the artifact that it refers to if it is over the inline limit."""
     text = orjson.dumps(value)
-    if len(text) <= inline_bytes:
+    if len(text) <= LIMITS.inline_bytes:
         return text.decode(), None
     if len(text) > LIMITS.output_bytes:
         raise ValueTooLarge(f"the value has {len(text)} bytes; the limit output_bytes is {LIMITS.output_bytes}")

@@ -26,8 +26,8 @@ POLL_S = 0.005
 hypothesis.settings.register_profile("pavane", deadline=None)
 hypothesis.settings.load_profile("pavane")
 
-# REDIS_URL and DATABASE_URL name servers to test on. They go on under names of the tests' own, since what the code under
-# test finds in its environment must not depend on the machine.
+# REDIS_URL and DATABASE_URL name servers to test on. They go on under names of the tests' own, since what the code
+# under test finds in its environment must not depend on the machine.
 for variable, name in (("REDIS_URL", servers.REDIS_VARIABLE), ("DATABASE_URL", servers.DATABASE_VARIABLE)):
     if variable in os.environ:
         os.environ.setdefault(name, os.environ[variable])

@@ -1,6 +1,5 @@
--- The end of a run. Expects: parts/run, parts/event.
-local RUN_KEYS = {'run', 'ir', 'tokens', 'context', 'ranks', 'ends', 'waiting', 'pending', 'arrivals', 'outcomes',
-  'artifacts'}
+-- The end of a run. Expects: parts/run, parts/event, parts/expire.
+local UNRECORDED_MS = 7 * 24 * 3600 * 1000 -- until it is recorded (retire_run); Postgres may be away that long
 local EVENT_OF = {COMPLETED = 'run_completed', FAILED = 'run_failed', CANCELLED = 'run_cancelled',
   TIMED_OUT = 'run_timed_out'}
 
@@ -19,8 +18,6 @@ local function close_run(run, status, body)
     redis.call('HINCRBY', counts, status == 'COMPLETED' and 'done' or 'failed', 1)
     redis.call('PEXPIRE', counts, BATCH_TTL_MS)
   end
-  local kept = redis.call('HMGET', of_run('run'), 'retention_ms', 'loops')
-  for _, kind in ipairs(RUN_KEYS) do redis.call('PEXPIRE', of_run(kind), kept[1]) end
-  for node in string.gmatch(kept[2], '%S+') do redis.call('PEXPIRE', loop_key(node, ''), kept[1]) end
+  expire_run(redis.call('HGET', of_run('run'), 'loops') or '', UNRECORDED_MS)
   redis.call('PUBLISH', of_shard('completion_events'), run_id)
 end

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +22,17 @@ STATUS_STYLE = {
 def console() -> Console:
     """Made for each use, because tests and pipes replace stdout. Nothing that is printed is markup or highlighted."""
     return Console(file=sys.stdout, markup=False, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def print_shown(*parts: Any) -> None:
+    """Prints tables and texts, in pipes without the blanks that fill their columns."""
+    out = console()
+    if out.is_terminal:
+        out.print(*parts, sep="\n")
+        return
+    with out.capture() as capture:
+        out.print(*parts, sep="\n")
+    typer.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
 def print_json(value: Any) -> None:
@@ -64,4 +76,13 @@ def table(*columns: str) -> Table:
     for column in columns:
         right = column.endswith(">")
         made.add_column(column.rstrip(">"), justify="right" if right else "left", no_wrap=right, overflow="fold")
+    return made
+
+
+def pairs(rows: Iterable[tuple[str, Any]]) -> Table:
+    """Names and values below each other."""
+    made = table("", "")
+    made.show_header = False
+    for name, value in rows:
+        made.add_row(name, value)
     return made

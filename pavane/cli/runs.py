@@ -8,7 +8,18 @@ import typer
 
 from pavane.cli.batches import submit_batch, watch_batch
 from pavane.cli.options import Api, Data, Json, client_of, example
-from pavane.cli.output import STATUS_STYLE, clock, compact, console, one_line, print_json, span, table
+from pavane.cli.output import (
+    STATUS_STYLE,
+    clock,
+    compact,
+    console,
+    one_line,
+    pairs,
+    print_json,
+    print_shown,
+    span,
+    table,
+)
 from pavane.cli.workflows import json_argument
 from pavane.client import Client
 from pavane.documents import read_document
@@ -152,27 +163,21 @@ def show(run_id: RunArgument, as_json: Json = False, api: Api = None, data: Data
         return
     out = console()
     width = max(60, out.width - 18) if out.is_terminal else 400
-    facts = table("", "")
-    facts.show_header = False
-    for name, value in _facts(found, width):
-        facts.add_row(name, value)
-    out.print(facts)
+    parts: list[Any] = [pairs(_facts(found, width))]
     if found["outputs"]:
-        out.print("\noutputs")
-        outputs = table("", "")
-        outputs.show_header = False
-        for node, output in found["outputs"].items():
-            outputs.add_row(f"  {node}", compact(output, width))
-        out.print(outputs)
+        parts += [
+            "\noutputs",
+            pairs((f"  {node}", compact(output, width)) for node, output in found["outputs"].items()),
+        ]
     if found["live_tokens"]:
-        out.print("\nlive tokens")
         tokens = table("  NODE", "STATE", "ATTEMPT>", "SINCE", "STREAM", "RUNNER", "TOKEN")
         for token in found["live_tokens"]:
             tokens.add_row(
-                f"  {token['node_id']}", token["state"], str(token["attempt"]), clock(token["since"]),
+                f"  {token['node_id']}", token["state"], str(token["attempt"] or 0), clock(token["since"]),
                 token["stream"] or "", token["runner"] or "", token["token_id"],
             )  # fmt: skip
-        out.print(tokens)
+        parts += ["\nlive tokens", tokens]
+    print_shown(*parts)
 
 
 def _facts(found: Mapping[str, Any], width: int) -> list[tuple[str, Any]]:

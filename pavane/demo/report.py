@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pavane.cli.output import console, span, table
+from pavane.cli.output import print_shown, span, table
 from pavane.demo.figures import Figures, Meter
 
 
@@ -17,9 +17,7 @@ def print_report(batch: Mapping[str, Any], figures: Figures, meter: Meter, *, si
     shown.show_header = False
     for name, number, detail in rows(batch, figures, meter, simulated=simulated):
         shown.add_row(name, number, detail)
-    out = console()
-    out.print()
-    out.print(shown)
+    print_shown("", shown)
 
 
 def rows(batch: Mapping[str, Any], figures: Figures, meter: Meter, *, simulated: bool) -> list[tuple[str, str, str]]:

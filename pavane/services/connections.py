@@ -1,5 +1,6 @@
 """The connections of a process, opened and checked before it starts to work."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,9 +16,15 @@ from pavane.preflight import PreflightError, check_postgres, check_redis
 from pavane.settings import Settings
 from schemas.keys import Keys
 
+log = logging.getLogger("pavane")
+
 REDIS_TIMEOUT_S = 15.0
 """Of one command; longer than any blocking read of ours."""
 POSTGRES_TIMEOUT_S = 10.0
+
+
+class PostgresAwayError(PreflightError):
+    """Postgres does not answer; it may come back."""
 
 
 def redis_url(settings: Settings) -> str:
@@ -54,9 +61,15 @@ async def run_store(settings: Settings) -> AsyncIterator[RunStore]:
 
 @asynccontextmanager
 async def database_pool(settings: Settings, *, most: int) -> AsyncIterator[AsyncConnectionPool[Any]]:
-    """Up to `most` connections to a Postgres that passed the preflight. Raises PreflightError."""
-    async with await connect(settings) as connection:
-        await check_postgres(connection)
+    """Up to `most` connections to Postgres. Raises PreflightError for one that is too old.
+
+    One that is away stops nobody: what needs it says so, and the pool connects when it is back.
+    """
+    try:
+        async with await connect(settings) as connection:
+            await check_postgres(connection)
+    except PostgresAwayError as error:
+        log.warning("%s; going on without it", error)
     pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
         database_url(settings), min_size=1, max_size=most, timeout=POSTGRES_TIMEOUT_S, open=False
     )
@@ -65,10 +78,10 @@ async def database_pool(settings: Settings, *, most: int) -> AsyncIterator[Async
 
 
 async def connect(settings: Settings) -> AsyncConnection[Any]:
-    """One connection to Postgres. Raises PreflightError."""
+    """One connection to Postgres. Raises PostgresAwayError."""
     try:
         return await AsyncConnection.connect(
             database_url(settings), connect_timeout=int(POSTGRES_TIMEOUT_S), keepalives=1
         )
     except psycopg.Error as error:
-        raise PreflightError(f"Postgres is not reachable: {error}") from None
+        raise PostgresAwayError(f"Postgres is not reachable: {error}") from None

@@ -12,7 +12,7 @@ from schemas.ids import NODE_ID, WORKFLOW_ID
 from schemas.ir import TASK_TYPES
 from schemas.limits import Limits
 
-_ONLY_TASKS = ("retry", "timeout_ms", "queue_timeout_ms", "on_error")
+_ONLY_TASKS = ("retry", "timeout_ms", "on_error")
 _DESCRIPTION = checks.text(high=4_096)
 
 
@@ -124,7 +124,6 @@ def _task_fields(limits: Limits) -> Fields:
     return {
         "retry": optional(checks.fields(retry_fields(limits), "`retry`")),
         "timeout_ms": optional(duration),
-        "queue_timeout_ms": optional(duration),
         "on_error": optional(checks.targets),
     }
 

@@ -80,6 +80,17 @@ async def test_an_admission_that_dies_before_its_mark_starts_nothing_twice(redis
     assert await redis.hget("batch:b1", "running") == b"5"
 
 
+async def test_an_item_whose_run_id_is_taken_fails_and_the_batch_goes_on(redis, pool):
+    play = Play(redis, CHAIN)
+    await play.start("run_1", request="somebody else's")
+    history = await batch_of(play, pool, [{"n": n} for n in range(3)])
+    await Admission(play.store, pool).admit()
+    batch = await history.batches.get("b1")
+    assert (batch["failed"], batch["running"]) == (1, 2)
+    ((_, letter),) = await redis.xrange("wf.dead_letters")
+    assert letter[b"reason"] == b"run_id_taken"
+
+
 async def test_large_inputs_come_along(redis, pool):
     play = Play(redis, CHAIN)
     await batch_of(play, pool, [{"text": "x" * 20_000}])

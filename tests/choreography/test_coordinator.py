@@ -2,6 +2,7 @@
 
 import asyncio
 
+import orjson
 import pytest
 
 from coordinator.coordinator import Coordinator
@@ -100,11 +101,8 @@ async def test_an_outside_worker_may_answer_without_claiming(redis):
     play = Play(redis, CHAIN)
     await play.start()
     waiting = (await play.tasks())[0]
-    raw = (
-        '{"version": "1.0", "job_id": "%s", "run_id": "run_1", "node_id": "a", "status": "completed", '
-        '"result_data": {"from": "outside"}}' % waiting.token_id
-    )
-    await play.route([raw.encode()])
+    signal = {"version": "1.0", "job_id": waiting.token_id, "run_id": "run_1", "node_id": "a", "status": "completed"}
+    await play.route([orjson.dumps(signal | {"result_data": {"from": "outside"}})])
     assert await play.outputs() == {"a": {"from": "outside"}}
     assert await play.states() == [("b", "queued")]
     assert await redis.xlen("wf.tasks.function") == 1

@@ -11,7 +11,6 @@ from click.testing import Result
 from typer.main import get_command
 
 from pavane.cli.main import app
-from pavane.settings import described
 
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
@@ -59,11 +58,6 @@ def test_documents_show_commands_that_exist(document: str) -> None:
     for line in found:
         line = re.sub(r"\s+#.*|\s{3,}\(.*|[\[\]]|\.\.\.", "", line)
         check(shlex.split(line))
-
-
-@pytest.mark.parametrize("variable", [name for name, _, _ in described()])
-def test_every_setting_is_documented(variable: str) -> None:
-    assert f"| `{variable}` |" in (ROOT / "docs/cli.md").read_text()
 
 
 class Loader(yaml.SafeLoader):

@@ -23,7 +23,7 @@ ACCEPTED = {
     "a target named twice": flow(branch("x", ("output.k", ["a", "a"])), task("a")),
     "the same edge twice": flow(task("a"), task("b"), edges="a b?, a b"),
     "a loop on one task": flow(task("a"), loop("L", "a", []), edges="a L"),
-    "defaults": flow(task("a"), defaults={"timeout_ms": 1, "queue_timeout_ms": 2, "retry": {"jitter": 0}}),
+    "defaults": flow(task("a"), defaults={"timeout_ms": 1, "retry": {"jitter": 0}}),
     "what has met is read": flow(task("s"), task("a"), task("b"), reader("ctx.a.output.k"), edges=DIAMOND),
     "what is before the fork is read": flow(
         task("s"), reader("ctx.s.output", "a"), reader("ctx.s.output", "b"), task("r"), edges=DIAMOND

@@ -68,10 +68,10 @@ SHAPE: dict[str, tuple[Any, str, str]] = {
     "retry on a branch": (flow(branch("x", ("true", [])) | {"retry": {}}), "/nodes/0/retry", "task-only"),
     "timeout on a loop": (flow(A, LOOP | {"timeout_ms": 5}, edges="a again"), "/nodes/1/timeout_ms", "task-only"),
     "on_error on a join": (flow(join("x") | {"on_error": []}), "/nodes/0/on_error", "task-only"),
-    "queue timeout on a transform": (
-        flow(transform("x", y="1") | {"queue_timeout_ms": 5}),
+    "queue timeout, of a later version": (
+        flow(A | {"queue_timeout_ms": 5}),
         "/nodes/0/queue_timeout_ms",
-        "task-only",
+        "unknown-field",
     ),
     "retry field": (flow(A | {"retry": {"attempts": 2}}), "/nodes/0/retry/attempts", "unknown-field"),
     "too many attempts": (flow(A | {"retry": {"max_attempts": 101}}), "/nodes/0/retry/max_attempts", "out-of-range"),
