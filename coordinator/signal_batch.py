@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from coordinator.decide import Done, Fail, Move, TryAgain, View, decide
 from coordinator.ir_cache import IRCache
@@ -24,6 +26,8 @@ from schemas.values import ValueTooLarge, artifact_name, decode_value, encode_va
 from schemas.variables import run_variables
 
 LIVE = ("RUNNING", "PAUSED")
+PASSING = (RedisConnectionError, RedisTimeoutError)
+"""No fault of a signal: it is not given up, the supervisor signals it again."""
 MAX_STALE = 16
 """Times that one signal is decided again because its run was patched in between, before it waits its turn anew."""
 
@@ -67,6 +71,8 @@ class SignalBatch:
         for routed in all_routed:
             try:
                 step = await self._decide(routed)
+            except PASSING:
+                raise
             except Exception as error:
                 await self._give_up(routed.signal, error)
                 continue

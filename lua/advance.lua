@@ -11,19 +11,11 @@
 --         body: JSON of the event, passed through
 -- ANSWER  {advanced, live} | {ended, status} | {stale, digest} | {duplicate} | {over, status} | {unknown}
 -- EVENT   node_completed, or node_failed where on_error takes over; run_completed at the end
---@include parts/keys parts/run parts/event parts/token parts/emit parts/expire parts/close
+--@include parts/keys parts/run parts/event parts/token parts/accept parts/emit parts/expire parts/close
 
-local run = load_run()
-if not run then ignore('unknown') return {'unknown'} end
-if not is_live(run) then ignore('over') return {'over', run.status} end
-local entry = get_token(token)
-local routable = entry and (entry.state == 'running' or entry.state == 'queued' or entry.state == 'deciding')
-if not routable or not is_current(entry, attempt) then
-  ignore('duplicate')
-  return {'duplicate'}
-end
 local plan = cjson.decode(plan)
-if plan.digest ~= run.digest then return {'stale', run.digest} end
+local run, entry, refused = accept(plan.digest)
+if refused then return refused end
 
 -- Where executions overlap, a node's output is that of the highest execution (depth, lane) that gave one, and whether it
 -- emitted anything that of the highest of all: two ranks, since an execution that failed gives no output.

@@ -8,18 +8,10 @@
 --         body: JSON of the events: {"error": {...}, ...}
 -- ANSWER  {ended, status} | {stale, digest} | {duplicate} | {over, status} | {unknown}
 -- EVENT   node_failed, run_failed; the task goes to the dead letters
---@include parts/keys parts/run parts/event parts/token parts/expire parts/close
+--@include parts/keys parts/run parts/event parts/token parts/accept parts/expire parts/close
 
-local run = load_run()
-if not run then ignore('unknown') return {'unknown'} end
-if not is_live(run) then ignore('over') return {'over', run.status} end
-local entry = get_token(token)
-local routable = entry and (entry.state == 'running' or entry.state == 'queued' or entry.state == 'deciding')
-if not routable or not is_current(entry, attempt) then
-  ignore('duplicate')
-  return {'duplicate'}
-end
-if digest ~= run.digest then return {'stale', run.digest} end
+local run, entry, refused = accept(digest)
+if refused then return refused end
 
 count(run, entry.node, 'failed', 1)
 withdraw(run, entry)

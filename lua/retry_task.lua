@@ -6,18 +6,10 @@
 --         body: JSON of the event
 -- ANSWER  {retried} | {stale, digest} | {duplicate} | {over, status} | {unknown}
 -- EVENT   task_retried
---@include parts/keys parts/run parts/event parts/token
+--@include parts/keys parts/run parts/event parts/token parts/accept
 
-local run = load_run()
-if not run then ignore('unknown') return {'unknown'} end
-if not is_live(run) then ignore('over') return {'over', run.status} end
-local entry = get_token(token)
-local retriable = entry and (entry.state == 'running' or entry.state == 'queued')
-if not retriable or not is_current(entry, attempt) then
-  ignore('duplicate')
-  return {'duplicate'}
-end
-if digest ~= run.digest then return {'stale', run.digest} end
+local run, entry, refused = accept(digest)
+if refused then return refused end
 
 withdraw(run, entry)
 drop_attempt(token, entry)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
 
-from schemas.ids import NAME, NODE_ID
+from schemas.ids import NAME, NODE_ID, TOKEN_ID
 from schemas.limits import LIMITS
 
 SIGNAL_VERSION = "1.0"
@@ -98,9 +99,9 @@ def read_signal(raw: bytes) -> CompletionSignal:
     if metadata is not None and not isinstance(metadata, dict):
         raise MalformedSignal("metadata is not an object")
     return CompletionSignal(
-        token_id=_name(body, "job_id", limit=256),
-        run_id=_name(body, "run_id"),
-        node_id=_node(body),
+        token_id=_id(body, "job_id", TOKEN_ID),
+        run_id=_id(body, "run_id", NAME),
+        node_id=_id(body, "node_id", NODE_ID),
         attempt=_attempt(body),
         status=_status(body),
         result=body.get("result_data"),
@@ -112,17 +113,10 @@ def read_signal(raw: bytes) -> CompletionSignal:
     )
 
 
-def _name(body: Mapping[str, Any], field: str, limit: int = 128) -> str:
+def _id(body: Mapping[str, Any], field: str, pattern: re.Pattern[str]) -> str:
     value = body.get(field)
-    if not isinstance(value, str) or len(value) > limit or not NAME.match(value[:128]):
+    if not isinstance(value, str) or not pattern.fullmatch(value):
         raise MalformedSignal(f"{field} is missing or no valid id")
-    return value
-
-
-def _node(body: Mapping[str, Any]) -> str:
-    value = body.get("node_id")
-    if not isinstance(value, str) or not NODE_ID.match(value):
-        raise MalformedSignal("node_id is missing or no valid id")
     return value
 
 

@@ -65,14 +65,6 @@ local function withdraw(run, entry)
   entry.entry = nil
 end
 
--- Whether a signal that names `attempt` ('' if it does not say) is of the attempt that counts now. A queued token's last
--- attempt is over: what is said of it once more came late.
-local function is_current(entry, attempt)
-  if attempt == '' then return true end
-  if entry.state == 'queued' and entry.attempt > 0 then return false end
-  return tonumber(attempt) == entry.attempt
-end
-
 -- Stop the clock of a token's current attempt.
 local function drop_timers(token, entry)
   if entry.due or entry.state == 'deciding' then
