@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from history.events import Events
 from lua.run_store import RunStore
 from schemas.events import Event, read_event
@@ -52,7 +54,16 @@ class EventLog:
         wanted = run_id.encode()
         while True:
             page = await self.store.redis.xrange(keys.events, position, count=PAGE)
-            found += [read_event(fields) for _, fields in page if fields.get(b"run") == wanted]
+            ours = [try_event(fields) for _, fields in page if fields.get(b"run") == wanted]
+            found += [event for event in ours if event]
             if len(page) < PAGE:
                 return [event for event in found if event.seq > seq]
             position = f"({page[-1][0].decode()}"
+
+
+def try_event(fields: Mapping[bytes, bytes]) -> Event | None:
+    """The event of an entry; None for one that is none, which the recorder puts to the dead letters."""
+    try:
+        return read_event(fields)
+    except (KeyError, ValueError):
+        return None

@@ -8,11 +8,12 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from psycopg import OperationalError
 from redis.exceptions import RedisError, ResponseError
 
 from lua.run_store import RunStore
-from orchestrator_api.event_log import EventLog
-from schemas.events import STATUS_OF, Event, read_event
+from orchestrator_api.event_log import EventLog, try_event
+from schemas.events import STATUS_OF, Event
 
 log = logging.getLogger("pavane.api")
 
@@ -65,12 +66,11 @@ class EventTail:
         self._starting = asyncio.Lock()
         self._followers: dict[str, set[Follower]] = {}
         self._reader: asyncio.Task[None] | None = None
-        self._position = ""
 
     async def follow(self, run_id: str, seq: int, ping_s: float) -> AsyncIterator[Event | None]:
         """The run's events above `seq` as they happen, each once, until it has ended; None after each idle `ping_s`."""
         async with self._following(run_id) as follower:
-            events = await self.log.after(run_id, seq)
+            events = await self._look(run_id, seq)
             while not self.closing.is_set():
                 ended = False
                 for event in events:
@@ -83,7 +83,15 @@ class EventTail:
                     yield None
                 events = follower.take()
                 if not _follow_on(seq, events):
-                    events = await self.log.after(run_id, seq)
+                    events = await self._look(run_id, seq)
+
+    async def _look(self, run_id: str, seq: int) -> list[Event]:
+        """What the log has now; nothing while a server is away: the follower is woken, or looks again by itself."""
+        try:
+            return await self.log.after(run_id, seq)
+        except (RedisError, OperationalError) as error:
+            log.warning("following %s waits: %s", run_id, error)
+            return []
 
     def close(self) -> None:
         """Let every follower end: the server stops."""
@@ -100,8 +108,7 @@ class EventTail:
             async with self._starting:
                 if self._reader is None or self._reader.done():
                     # Positioned before the follower looks into the log: what comes later, the reader sees.
-                    self._position = await self._end()
-                    self._reader = asyncio.create_task(self._read(), name="event tail")
+                    self._reader = asyncio.create_task(self._read(await self._end()), name="event tail")
             yield follower
         finally:
             self._followers[run_id].discard(follower)
@@ -119,33 +126,34 @@ class EventTail:
         last: bytes = info["last-generated-id"]
         return last.decode()
 
-    async def _read(self) -> None:
-        while True:
+    async def _read(self, position: str) -> None:
+        # Not for ever until it is cancelled: now and then a cancel gets lost in the client's own waiting.
+        while asyncio.current_task() is self._reader:
             try:
-                answer = await self.store.redis.xread(
-                    {self.store.keys.events: self._position}, count=PAGE, block=BLOCK_MS
-                )
+                pages = await self.store.redis.xread({self.store.keys.events: position}, count=PAGE, block=BLOCK_MS)
             except RedisError as error:
                 log.warning("following events waits for redis: %s", error)
-                await self._reconnect()
+                position = await self._reconnect(position)
                 continue
-            for _, entries in answer:
-                for entry, fields in entries:
-                    self._position = entry.decode()
-                    for follower in self._followers.get(fields[b"run"].decode(), ()):
-                        follower.wake(read_event(fields))
+            for entry, fields in pages[0][1] if pages else ():
+                position = entry.decode()
+                followers = self._followers.get(fields.get(b"run", b"").decode(errors="replace"), ())
+                event = try_event(fields) if followers else None
+                for follower in followers:
+                    follower.wake(event)
 
-    async def _reconnect(self) -> None:
-        """Redis may come back with an older stream, whose ids are below our position."""
+    async def _reconnect(self, position: str) -> str:
+        """Where to go on: Redis may come back with an older stream, whose ids are below our position."""
         while not self.closing.is_set():
             with suppress(RedisError):
-                self._position = await self._end()
+                position = await self._end()
                 break
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.closing.wait(), BACKOFF_S)
         for followers in self._followers.values():
             for follower in followers:
                 follower.wake()
+        return position
 
 
 def _follow_on(seq: int, events: list[Event]) -> bool:

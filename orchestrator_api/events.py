@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query, Request
+from redis.exceptions import RedisError
 from starlette.responses import Response, StreamingResponse
 
 from orchestrator_api.bodies import JsonResponse, QueryShape
@@ -21,6 +23,8 @@ from schemas.events import STATUS_OF, Event
 from schemas.fold import Reference, RunState, run_output
 
 router = APIRouter(tags=["events"])
+
+log = logging.getLogger("pavane.api")
 
 LIVE = "text/event-stream"
 MAX_SEQ = 2**31 - 1
@@ -84,8 +88,11 @@ async def _live(run_id: str, seq: int, backend: Services) -> Response:
 async def _messages(run_id: str, seq: int, backend: Services) -> AsyncIterator[bytes]:
     """Server-sent events (WHATWG HTML, section 9.2)."""
     yield b"retry: 1000\n\n"
-    async for event in backend.tail.follow(run_id, seq, backend.options.stream_ping_s):
-        yield b": still there\n\n" if event is None else message(event)
+    try:
+        async for event in backend.tail.follow(run_id, seq, backend.options.stream_ping_s):
+            yield b": still there\n\n" if event is None else message(event)
+    except RedisError as error:  # the client comes again, and goes on where it was
+        log.warning("a live stream of %s ends: %s", run_id, error)
 
 
 def message(event: Event) -> bytes:

@@ -8,16 +8,19 @@ import re
 LOOKED_AT = 20_000  # characters of a prompt: enough to quote from
 _STOP = frozenset(["the", "and", "for", "that", "this", "with", "from", "are", "was", "not", "you", "can"])
 _FILLER = "Nothing more can be said about it."
+_LABEL = re.compile(r"^[A-Z][\w ]{0,30}:(?=\s)", re.MULTILINE)  # `Docstring:` before the text that a prompt is about
 _BETTER = re.compile(r"\b(improve|revise|rewrite|better)", re.IGNORECASE)
 
 
 class Prose:
-    """The sentences and words of one prompt. Its first line is taken for the instruction, if more follows."""
+    """The sentences and words of one prompt: of its labelled parts if there are any, else of all but its first line,
+    which is taken for the instruction."""
 
     def __init__(self, prompt: str) -> None:
         text = prompt[:LOOKED_AT].encode("utf-8", "replace").decode()
         instruction, _, body = text.strip().partition("\n")
-        source = body.strip() or instruction
+        labelled = _LABEL.split(body)[1:]
+        source = "\n\n".join(labelled).strip() or body.strip() or instruction
         pieces = re.split(r"(?<=[.!?])\s+|\n\s*\n", source)
         found = [" ".join(piece.split()) for piece in pieces]
         self._sentences = [one[:300] for one in found if len(one) >= 12] or [source[:300].strip() or _FILLER]
