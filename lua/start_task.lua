@@ -20,7 +20,7 @@ local function drop()
   return {'gone'}
 end
 
-local run = load_run()
+local run = load_run('revision', 'input', 'key')
 if not run or not is_live(run) then return drop() end
 local record_of = get_token(token)
 if not record_of or record_of.entry ~= entry then return drop() end
@@ -52,14 +52,14 @@ if timeout_ms ~= '' then
 end
 put_token(token, record_of)
 
-local details = redis.call('HMGET', of_run('run'), 'revision', 'input', 'key')
+local revision, input, key = unpack(run.more)
 record(run, 'task_started', record_of.node, token, record_of.scope or '',
-  '{"revision":' .. details[1] .. ',"attempt":' .. record_of.attempt .. ',"runner":"' .. runner .. '"}',
+  '{"revision":' .. revision .. ',"attempt":' .. record_of.attempt .. ',"runner":"' .. runner .. '"}',
   applied_json(run))
 redis.call('HSET', of_run('run'), 'seq', run.seq)
 
 local names, outputs = {}, {}
 for name in string.gmatch(reads, '%S+') do names[#names + 1] = name end
 if #names > 0 then outputs = redis.call('HMGET', in_scope('context', record_of.scope or ''), unpack(names)) end
-return {'started', run.digest, details[1], changed[token], details[2],
-  arrived_values(of_run('arrivals'), in_scope('context', record_of.scope or ''), token, record_of), outputs, run.batch, details[3] or ''}
+return {'started', run.digest, revision, changed[token], input,
+  arrived_values(of_run('arrivals'), in_scope('context', record_of.scope or ''), token, record_of), outputs, run.batch, key or ''}

@@ -1,10 +1,11 @@
 -- The run as this script sees it, and the counts kept beside it. Expects: parts/keys, now.
--- nil if there is no such run. `seq`, `live` and `made` (tokens made so far) are written back by save_run.
-local function load_run()
-  local values = redis.call('HMGET', of_run('run'), 'status', 'digest', 'seq', 'live', 'made', 'batch', 'priority')
+-- nil if there is no such run; `...`: further fields of the hash, which it gives as `more`. `seq`, `live` and `made`
+-- (tokens made so far) are written back by save_run.
+local function load_run(...)
+  local values = redis.call('HMGET', of_run('run'), 'status', 'digest', 'seq', 'live', 'made', 'batch', 'priority', ...)
   if not values[1] then return nil end
   return {status = values[1], digest = values[2], seq = tonumber(values[3]), live = tonumber(values[4]),
-    made = tonumber(values[5]), batch = values[6] or '', priority = values[7] or ''}
+    made = tonumber(values[5]), batch = values[6] or '', priority = values[7] or '', more = {unpack(values, 8)}}
 end
 
 local function is_live(run) return run.status == 'RUNNING' or run.status == 'PAUSED' end
