@@ -11,7 +11,7 @@ from agent_runner.failure import TaskFailed
 from lua.run_store import Finish
 from schemas.limits import LIMITS
 from schemas.messages import CompletionSignal, Task
-from schemas.values import ValueTooLarge, encode_value
+from schemas.values import ValueTooLarge, encode_value, too_deep
 
 MESSAGE_CHARS = 2_000
 RAW_BYTES = 16_384
@@ -21,7 +21,7 @@ def completed(task: Task, attempt: int, output: Any, metadata: Mapping[str, Any]
     """The outcome of an execution that gave `output`. Raises TaskFailed where that can not be stored."""
     try:
         text = orjson.dumps(output)
-        if _too_deep(text):
+        if too_deep(text):
             raise TaskFailed("too_large", f"the output nests deeper than the limit json_depth, {LIMITS.json_depth}")
         if len(text) <= LIMITS.inline_bytes:
             return _finish(task, attempt, metadata, result=orjson.Fragment(text))
@@ -66,19 +66,3 @@ def _finish(
 def _clean(text: str) -> str:
     # A lone surrogate is a character in Python and none in JSON.
     return text.encode("utf-8", "replace").decode()
-
-
-def _too_deep(text: bytes) -> bool:
-    if text.count(b"[") + text.count(b"{") <= LIMITS.json_depth:  # nearly always: no need to look closer
-        return False
-    level = [orjson.loads(text)]
-    for _ in range(LIMITS.json_depth):
-        level = [
-            inner
-            for value in level
-            if isinstance(value, dict | list)
-            for inner in (value.values() if isinstance(value, dict) else value)
-        ]
-        if not level:
-            return False
-    return any(isinstance(value, dict | list) for value in level)

@@ -11,10 +11,9 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from psycopg import OperationalError
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
-from redis.exceptions import RedisError
+from psycopg_pool import AsyncConnectionPool
 
+from coordinator.service_loop import repeat
 from history.batches import Batches, Item, OpenBatch
 from history.workflows import Workflows
 from lua.answers import Started
@@ -50,21 +49,10 @@ class Admission:
         self._irs: dict[str, IR] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            pause = self.interval_s
-            try:
-                if await self.admit():
-                    pause = 0.0
-            except (OperationalError, PoolTimeout) as error:
-                log.warning("postgres is away; items wait: %s", error)
-                pause = 2.0
-            except RedisError as error:
-                log.warning("redis is away; items wait: %s", error)
-                pause = 1.0
-            try:
-                await asyncio.wait_for(stop.wait(), pause)
-            except TimeoutError:
-                continue
+        await repeat("admission", stop, self._step)
+
+    async def _step(self) -> float:
+        return 0.0 if await self.admit() else self.interval_s
 
     async def admit(self) -> int:
         """Start what there is room for, at most a slice of each batch; how many runs."""
@@ -83,12 +71,12 @@ class Admission:
         if ir is None:
             return 0
         async with self.batches.claim(batch.batch_id, room) as items:
-            starts = [self._start(batch, ir, item) for item in items]
+            starts = [self._start(batch, ir, item) for item in items.items]
             answers = await self._start_runs(starts)
-        taken = [start.run_id for start, answer in zip(starts, answers, strict=True) if answer is Started.CONFLICT]
-        for run_id in taken:
-            await self.store.dead_letter("run_id_taken", "another run has this id", run=run_id)
-        await self.batches.fail(taken)
+            for start, answer in zip(starts, answers, strict=True):
+                if answer is Started.CONFLICT:
+                    await self.store.dead_letter("run_id_taken", "another run has this id", run=start.run_id)
+                    items.failed.append(start.run_id)
         return len(starts)
 
     async def _start_runs(self, starts: Sequence[Start]) -> list[Started]:

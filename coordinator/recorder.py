@@ -47,6 +47,7 @@ Connect = Callable[[], Awaitable[AsyncConnection[Any]]]
 RawEntry = tuple[bytes, Mapping[bytes, bytes]]
 
 _ARTIFACT = ARTIFACT.encode()
+_ENDS = frozenset(kind.encode() for kind in STATUS_OF)
 _HEAD = re.compile(rb"[\w.:-]{1,128}\t[1-9]\d{0,8}\t[a-z_]{1,40}\t\d{1,14}\t\w{0,64}\t[\w.:-]{0,256}\t[\w.:/-]{0,1024}")
 _BREAKS = re.compile(rb"[\t\n\r\0]")
 
@@ -94,6 +95,7 @@ class Recorder:
 
     async def _record(self, connection: AsyncConnection[Any], stop: asyncio.Event) -> None:
         position = await self._first_position(connection)
+        await self._retire_recorded(position)
         await self._trim(position)
         self._turn("recording", "recording %s")
         prepared = 0.0
@@ -141,11 +143,24 @@ class Recorder:
             await self._refuse(*raw[0], error)
             await self.journal.write(connection, Page(position))
             return position
-        await self.store.retire_run([entry.run_id for entry in entries if entry.type in STATUS_OF])
+        await self._retire(raw)
         self.recorded += written.recorded
         self.repeated += written.repeated
         self.diverged += written.diverged
         return position
+
+    async def _retire(self, raw: Sequence[RawEntry]) -> None:
+        """Recorded runs that have ended need not stay for the recorder any more."""
+        ended = [fields.get(b"run", b"") for _, fields in raw if fields.get(b"type") in _ENDS]
+        await self.store.retire_run([run_id.decode(errors="replace") for run_id in ended])
+
+    async def _retire_recorded(self, position: str) -> None:
+        """What is recorded and was not deleted: a recorder that died may not have come to its runs."""
+        redis: Any = self.redis
+        first = "-"
+        while position != START and (raw := await redis.xrange(self.keys.events, first, position, READ_COUNT)):
+            await self._retire(raw)
+            first = f"({raw[-1][0].decode()}"
 
     async def _refuse(self, entry_id: bytes, fields: Mapping[bytes, bytes], error: Exception) -> None:
         """Put what is no event to the dead letters: it stops nothing."""

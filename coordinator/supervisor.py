@@ -1,7 +1,6 @@
 """The supervisor: finds what got lost between two steps and starts it again.
 
 - Outcomes that were stored and not routed: their stream entries stay pending and grow idle; it signals them again.
-- Tasks of dead runners where no runner is left to take them over are only reported: runners reclaim by themselves.
 - Runs whose live count is not the number of their tokens are reported as broken: no script can make them.
 """
 
@@ -11,14 +10,18 @@ import asyncio
 import logging
 from typing import Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
+from coordinator.service_loop import repeat
 from lua.run_store import RunStore
 from schemas.keys import RUNNERS_GROUP
 
 log = logging.getLogger("pavane.supervisor")
 
 SLICE = 500
+BEHIND = 1_000
+"""Signals that wait, over which idle outcomes are no sign of a loss."""
+REPORTED = 1_000
 
 
 class Supervisor:
@@ -29,23 +32,21 @@ class Supervisor:
         self.idle_ms = idle_ms
         self.interval_s = interval_s
         self._cursor = 0
+        self._reported: set[str] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            try:
-                signalled = await self.resignal_idle()
-                if signalled:
-                    log.info("%d stored outcomes were not routed; signalled again", signalled)
-                await self.check_runs()
-            except RedisError as error:
-                log.warning("the supervisor waits for redis: %s", error)
-            try:
-                await asyncio.wait_for(stop.wait(), self.interval_s)
-            except TimeoutError:
-                continue
+        await repeat("the supervisor", stop, self._step)
+
+    async def _step(self) -> float:
+        if signalled := await self.resignal_idle():
+            log.info("%d stored outcomes were not routed; signalled again", signalled)
+        await self.check_runs()
+        return self.interval_s
 
     async def resignal_idle(self) -> int:
         """Signal every stored outcome again whose entry has been idle for `idle_ms`; how many there were."""
+        if await self.store.redis.llen(self.store.keys.signals) > BEHIND:
+            return 0  # what is idle is not lost: its signal waits its turn
         signalled = 0
         for stream in await self.store.redis.smembers(self.store.keys.streams):
             for entry in await self._idle_entries(stream.decode()):
@@ -83,4 +84,6 @@ class Supervisor:
         if status is None:
             await self.store.redis.zrem(keys.live_runs, run_id)
         elif status in (b"RUNNING", b"PAUSED") and int(live) != tokens:
-            await self.store.dead_letter("broken_run", f"{tokens} tokens but live={int(live)}", run=run_id)
+            if run_id not in self._reported:
+                await self.store.dead_letter("broken_run", f"{tokens} tokens but live={int(live)}", run=run_id)
+            self._reported = {run_id, *list(self._reported)[:REPORTED]}

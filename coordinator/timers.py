@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from dataclasses import dataclass
 
-from redis.exceptions import RedisError
-
+from coordinator.service_loop import PASSING, repeat
 from lua.answers import Token, read_token
 from lua.run_store import Finish, RunStore
 from schemas.messages import CompletionSignal, Task
 
 log = logging.getLogger("pavane.timers")
 
+RUN_TIMEOUT = {"class": "timeout", "message": "the run was over its timeout_ms"}
 SLICE = 200
 LONGEST_SLEEP_S = 0.25
 
@@ -33,7 +34,7 @@ class Timer:
 def read_timer(member: str) -> Timer | None:
     """None for a member that nobody of us wrote."""
     parts = member.split(" ")
-    if len(parts) != 4 or not parts[3].isdigit():
+    if len(parts) != 4 or not re.fullmatch(r"[0-9]{1,9}", parts[3]):
         return None
     return Timer(parts[0], parts[1], parts[2], int(parts[3]))
 
@@ -45,16 +46,7 @@ class Timers:
         self.store = store
 
     async def run(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            try:
-                pause = await self.handle_due()
-            except RedisError as error:
-                log.warning("timers wait for redis: %s", error)
-                pause = 1.0
-            try:
-                await asyncio.wait_for(stop.wait(), pause)
-            except TimeoutError:
-                continue
+        await repeat("timers", stop, self.handle_due)
 
     async def handle_due(self, now: int | None = None) -> float:
         """Handle one slice of what is due; answers the seconds until it is worth looking again."""
@@ -62,21 +54,31 @@ class Timers:
         key = self.store.keys.timers
         due = await self.store.redis.zrangebyscore(key, "-inf", at, start=0, num=SLICE)
         for member in due:
-            try:
-                await self._handle(member.decode(errors="replace"), member)
-            except RedisError:
-                log.exception("timer %r failed; it stays due", member)
+            await self._handle_or_drop(member)
         if len(due) == SLICE:
             return 0.0
         following = await self.store.redis.zrange(key, 0, 0, withscores=True)
         wait_s = (following[0][1] - at) / 1_000 if following else LONGEST_SLEEP_S
         return min(max(wait_s, 0.005), LONGEST_SLEEP_S)
 
+    async def _handle_or_drop(self, member: bytes) -> None:
+        try:
+            await self._handle(member.decode(errors="replace"), member)
+        except PASSING:
+            raise  # it stays due
+        except Exception as error:
+            log.exception("timer %r failed", member)
+            await self._drop(member, "failed_timer", f"{type(error).__name__}: {error}")
+
+    async def _drop(self, member: bytes, reason: str, detail: str = "") -> None:
+        text = member.decode(errors="replace")
+        await self.store.dead_letter(reason, f"{text}: {detail}" if detail else text)
+        await self.store.redis.zrem(self.store.keys.timers, member)
+
     async def _handle(self, member: str, raw: bytes) -> None:
         timer = read_timer(member)
         if timer is None:
-            await self.store.dead_letter("malformed_timer", member)
-            await self.store.redis.zrem(self.store.keys.timers, raw)
+            await self._drop(raw, "malformed_timer")
             return
         match timer.kind:
             case "retry":
@@ -85,17 +87,14 @@ class Timers:
             case "signal":
                 await self.store.resignal(timer.run_id, timer.token_id, timer.attempt)
                 return  # the script moves or removes the timer
+            case "run":
+                await self.store.end_run(timer.run_id, "TIMED_OUT", {"error": RUN_TIMEOUT})
+                return  # the script moves or removes the timer
             case "timeout":
                 await self._time_out_task(timer)
-            case "run":
-                await self.store.end_run(
-                    timer.run_id,
-                    "TIMED_OUT",
-                    {"error": {"class": "timeout", "message": "the run was over its timeout_ms"}},
-                )
+                await self.store.redis.zrem(self.store.keys.timers, raw)
             case _:
-                await self.store.dead_letter("malformed_timer", member)
-        await self.store.redis.zrem(self.store.keys.timers, raw)
+                await self._drop(raw, "malformed_timer")
 
     async def _time_out_task(self, timer: Timer) -> None:
         """The outcome of an execution whose runner did not end it in time."""

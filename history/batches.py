@@ -97,6 +97,14 @@ class Item:
     artifact: Artifact | None
 
 
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Items to admit; `failed` is for the run ids of those that cannot be started."""
+
+    items: list[Item]
+    failed: list[str] = field(default_factory=list)
+
+
 class Batches:
     def __init__(self, pool: AsyncConnectionPool[Any]) -> None:
         self._pool = pool
@@ -140,7 +148,7 @@ class Batches:
             return [_open_batch(*row) for row in await cursor.fetchall()]
 
     @asynccontextmanager
-    async def claim(self, batch_id: str, limit: int) -> AsyncIterator[list[Item]]:
+    async def claim(self, batch_id: str, limit: int) -> AsyncIterator[Claimed]:
         """The next items to admit, up to `limit`, which nobody else is given while the block lasts.
 
         They count as admitted when it ends; when it raises, or its process dies, they wait again. So starting their
@@ -154,17 +162,14 @@ class Batches:
             )
             rows = await cursor.fetchall()
             packed = await read_artifacts(connection, [n for *_, text in rows if (n := artifact_name(text))])
-            yield [_item(row, packed) for row in rows]
+            claimed = Claimed([_item(row, packed) for row in rows])
+            yield claimed
             await connection.execute(
                 "UPDATE batch_items SET state = 'admitted' "
                 "WHERE batch_id = %s AND position = ANY(%s) AND state = 'pending'",
                 (batch_id, [row[0] for row in rows]),
             )
-
-    async def fail(self, run_ids: Sequence[str]) -> None:
-        """Count items as failed whose runs could not be started."""
-        async with self._pool.connection() as connection, connection.transaction():
-            await count_ended(connection, dict.fromkeys(run_ids, False))
+            await count_ended(connection, dict.fromkeys(claimed.failed, False))
 
     async def cancel(self, batch_id: str) -> bool:
         """Withdraw what is not admitted; False if the batch is unknown or over. Its live runs are the caller's."""

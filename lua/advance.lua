@@ -5,7 +5,7 @@
 -- the task, writes the event, and looks last whether anything is left.
 --
 -- KEYS    run
--- ARGV    prefix run_id now token attempt plan body
+-- ARGV    prefix run_id now token node attempt plan body
 --         attempt: the one that the outcome belongs to, '' if the signal did not say
 --         plan: JSON, schemas/plan.py; its value indexes point at the further ARGV
 --         body: JSON of the event, passed through
@@ -14,7 +14,7 @@
 --@include parts/keys parts/run parts/event parts/token parts/accept parts/emit parts/expire parts/close
 
 local plan = cjson.decode(plan)
-local run, entry, refused = accept(plan.digest)
+local run, record, refused = accept(plan.digest, node)
 if refused then return refused end
 
 -- Where executions overlap, a node's output is that of the highest execution (depth, lane) that gave one, and whether it
@@ -36,7 +36,7 @@ local function record_outputs()
     if output.ends ~= nil and is_newest(output, 'ends|') then
       redis.call(output.ends and 'SADD' or 'SREM', in_scope('ends', plan.scope), output.node)
     end
-    count(run, output.node, plan.failed and output.node == entry.node and 'failed' or 'done', 1)
+    count(run, output.node, plan.failed and output.node == record.node and 'failed' or 'done', 1)
   end
 end
 
@@ -53,8 +53,8 @@ for i = 1, #(plan.artifacts or {}) do
   redis.call('HSET', of_run('artifacts'), plan.artifacts[i][1], ARGV[plan.artifacts[i][2]])
 end
 emit(run, plan)
-consume(run, token, entry) -- after the new tokens are in, or the hashes of a run with one token are made anew each hop
-record(run, plan.failed and 'node_failed' or 'node_completed', entry.node, token, plan.scope, body,
+consume(run, token, record) -- after the new tokens are in, or the hashes of a run with one token are made anew each hop
+write_event(run, plan.failed and 'node_failed' or 'node_completed', record.node, token, plan.scope, body,
   applied_json(run, {token}))
 if run.live == 0 then
   close_run(run, 'COMPLETED', '')

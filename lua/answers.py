@@ -40,6 +40,12 @@ class Token:
     arrivals: Sequence[Sequence[Any]] = ()  # [predecessor, depth, lane] each
 
 
+_KINDS = {
+    **dict.fromkeys(("node", "state", "lane", "scope", "stream", "entry", "runner", "held"), str),
+    **dict.fromkeys(("attempt", "depth", "iteration", "failures", "interruptions", "since", "due"), int),
+}
+
+
 def read_token(text: str | bytes) -> Token:
     token = token_of(orjson.loads(text))
     assert token is not None, "records are written by our scripts alone"
@@ -47,11 +53,12 @@ def read_token(text: str | bytes) -> Token:
 
 
 def token_of(record: Mapping[str, Any]) -> Token | None:
-    """None if the record lacks what every token has."""
+    """None if the record is none of ours: it may come with a signal, and signals come from anywhere."""
     if not record.keys() >= {"node", "state", "attempt", "depth"}:
         return None
-    known = {name: record[name] for name in Token.__slots__ if name in record}
-    return Token(**known, arrivals=record.get("from", ()))
+    if not all(isinstance(record[name], kind) for name, kind in _KINDS.items() if name in record):
+        return None
+    return Token(arrivals=record.get("from", ()), **{name: record[name] for name in _KINDS if name in record})
 
 
 @dataclass(frozen=True, slots=True)

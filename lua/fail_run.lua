@@ -4,20 +4,20 @@
 -- of its own (the items of a map are counted by their map), so one pass over them is bounded.
 --
 -- KEYS    run
--- ARGV    prefix run_id now token attempt digest body
+-- ARGV    prefix run_id now token node attempt digest body
 --         body: JSON of the events: {"error": {...}, ...}
 -- ANSWER  {ended, status} | {stale, digest} | {duplicate} | {over, status} | {unknown}
 -- EVENT   node_failed, run_failed; the task goes to the dead letters
 --@include parts/keys parts/run parts/event parts/token parts/accept parts/expire parts/close
 
-local run, entry, refused = accept(digest)
+local run, record, refused = accept(digest, node)
 if refused then return refused end
 
-count(run, entry.node, 'failed', 1)
-withdraw(run, entry)
-drop_attempt(token, entry)
-entry.state, entry.since, entry.runner = 'dead', now, nil
-put_token(token, entry)
+count(run, record.node, 'failed', 1)
+withdraw(run, record)
+drop_attempt(token, record)
+record.state, record.since, record.runner = 'dead', now, nil
+put_token(token, record)
 local all = redis.call('HGETALL', of_run('tokens'))
 for i = 1, #all, 2 do
   local other = cjson.decode(all[i + 1])
@@ -30,9 +30,9 @@ for i = 1, #all, 2 do
   end
 end
 run.live = 0
-record(run, 'node_failed', entry.node, token, entry.scope or '', body, applied_json(run))
+write_event(run, 'node_failed', record.node, token, record.scope or '', body, applied_json(run))
 redis.call('XADD', of_shard('wf.dead_letters'), 'MAXLEN', '~', 100000, '*', 'reason', 'task', 'run', run_id,
-  'token', token, 'node', entry.node, 'at', now, 'detail', body)
+  'token', token, 'node', record.node, 'at', now, 'detail', body)
 redis.call('HSET', of_run('run'), 'error', body)
 close_run(run, 'FAILED', body)
 return {'ended', run.status}

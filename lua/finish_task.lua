@@ -19,7 +19,7 @@ end
 
 local known = redis.call('HMGET', of_run('run'), 'status', 'digest')
 local status, text = known[1], redis.call('HGET', of_run('tokens'), token)
-local entry_of = text and cjson.decode(text)
+local record = text and cjson.decode(text)
 if text and known[2] then -- the token as it is and the IR it ran under go with the signal: a plain hop needs nothing more
   signal = '{"record":' .. text .. ',"digest":"' .. known[2] .. '",' .. string.sub(signal, 2)
 end
@@ -28,8 +28,8 @@ if status ~= 'RUNNING' and status ~= 'PAUSED' then
     redis.call('XACK', of_shard(stream), 'runners', entry)
     redis.call('XDEL', of_shard(stream), entry)
   end
-  local held = status == 'FAILED' and entry_of and entry_of.state == 'held'
-  if held and entry_of.attempt == tonumber(attempt) and store() then
+  local held = status == 'FAILED' and record and record.state == 'held' and record.held == 'running'
+  if held and record.attempt == tonumber(attempt) and store() then
     local left = redis.call('PTTL', of_run('run'))
     redis.call('PEXPIRE', of_run('outcomes'), left)
     redis.call('PEXPIRE', of_run('artifacts'), left)
@@ -38,7 +38,7 @@ if status ~= 'RUNNING' and status ~= 'PAUSED' then
   ignore('over')
   return {'over'}
 end
-if not entry_of or entry_of.state ~= 'running' or entry_of.attempt ~= tonumber(attempt) or not store() then
+if not record or record.state ~= 'running' or record.attempt ~= tonumber(attempt) or not store() then
   ignore('fenced')
   return {'fenced'}
 end

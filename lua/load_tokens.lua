@@ -13,12 +13,12 @@ local answer = {}
 for i, want in ipairs(cjson.decode(wanted)) do
   local run_id, token, scope = want[1], want[2], want[5]
   local suffix = scope == '' and run_id or run_id .. '/' .. scope
-  local record = redis.call('HGET', prefix .. 'tokens:' .. run_id, token)
+  local text = redis.call('HGET', prefix .. 'tokens:' .. run_id, token)
   local arrived = {}
-  if record then
-    local entry = cjson.decode(record)
-    if entry.state == 'deciding' then
-      arrived = arrived_values(prefix .. 'arrivals:' .. run_id, prefix .. 'context:' .. suffix, token, entry)
+  if text then
+    local record = cjson.decode(text)
+    if record.state == 'deciding' then
+      arrived = arrived_values(prefix .. 'arrivals:' .. run_id, prefix .. 'context:' .. suffix, token, record)
     end
   end
   local outputs = {}
@@ -28,6 +28,6 @@ for i, want in ipairs(cjson.decode(wanted)) do
     passes[j] = redis.call('HGET', prefix .. 'loop:' .. suffix .. ':' .. loop, 'current_iteration') or '0'
   end
   local fields = redis.call('HMGET', prefix .. 'run:' .. run_id, unpack(want[6] and WITH_INPUT or FIELDS))
-  answer[i] = {fields, record, outputs, passes, arrived}
+  answer[i] = {fields, text, outputs, passes, arrived}
 end
 return answer

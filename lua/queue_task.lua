@@ -9,10 +9,10 @@
 redis.call('ZREM', of_shard('timers'), 'retry ' .. run_id .. ' ' .. token .. ' ' .. attempt)
 local run = load_run()
 if not run or not is_live(run) then return {'gone'} end
-local entry = get_token(token)
-if not entry or entry.state ~= 'delayed' or entry.attempt ~= tonumber(attempt) then return {'gone'} end
-entry.due = nil
-enqueue(run, token, entry, entry.stream)
-record(run, 'task_queued', entry.node, token, entry.scope or '', '', applied_json(run))
+local record = get_token(token)
+if not record or record.state ~= 'delayed' or record.attempt ~= tonumber(attempt) then return {'gone'} end
+record.due = nil
+enqueue(run, token, record, record.stream)
+write_event(run, 'task_queued', record.node, token, record.scope or '', '', applied_json(run))
 save_run(run)
 return {'queued'}

@@ -24,6 +24,8 @@ from schemas.plan import Plan, start_plan
 from schemas.values import Artifact
 
 RESIGNAL_MS = 10_000
+CLOCK_S = 30
+"""How long the server's time is kept before it is asked for again."""
 TIMEOUT_GRACE_MS = 5_000
 """A runner ends an execution that is over its time itself; the timer is for a runner that does not."""
 
@@ -39,6 +41,19 @@ class Advance:
     ir: IR
     plan: Plan
     body: bytes  # the event's JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A step of `retry_task` or `fail_run`: the signal's token failed."""
+
+    run_id: str
+    token_id: str
+    node_id: str
+    attempt: int | None
+    digest: str  # of the IR that it was decided on
+    body: bytes  # the event's JSON
+    delay_ms: int | None = None  # retry_task
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +84,7 @@ class Wanted:
     scope: str = ""
     reads: Sequence[str] = ()
     loops: Sequence[str] = ()
-    with_input: bool = True
+    with_input: bool = False
 
 
 class RunStore:
@@ -79,14 +94,18 @@ class RunStore:
         self.redis: Any = redis  # redis-py types every answer as bytes or str or more; here they are bytes
         self.keys = keys
         self._scripts: dict[str, Script] = {}
-        self._clock_offset_ms: float | None = None
+        self._offset_ms = 0.0  # from this machine's clock to the server's
+        self._asked_at = float("-inf")
 
     async def now(self) -> int:
-        """The server's time in ms: asked once, then kept by this process's monotonic clock."""
-        if self._clock_offset_ms is None:
+        """The server's time in ms: asked now and then, kept by this machine's clock in between."""
+        here = time.time()
+        # The wall clock sees that a machine was suspended; one that was set back is asked about too.
+        if not 0 <= here - self._asked_at < CLOCK_S:
             seconds, micros = await self.redis.time()
-            self._clock_offset_ms = seconds * 1_000 + micros / 1_000 - time.monotonic() * 1_000
-        return int(time.monotonic() * 1_000 + self._clock_offset_ms)
+            here = self._asked_at = time.time()
+            self._offset_ms = seconds * 1_000 + micros / 1_000 - here * 1_000
+        return int(here * 1_000 + self._offset_ms)
 
     # -- runs --------------------------------------------------------------------------------------
     async def start_run(
@@ -192,32 +211,39 @@ class RunStore:
         now = await self.now()
         calls = []
         for step in steps:
-            plan, values = step.plan.encode(step.ir, step.node_id, 8)
+            plan, values = step.plan.encode(step.ir, step.node_id, 9)
             calls.append(
                 (
                     [self.keys.run(step.run_id)],
                     [
-                        self.keys.prefix, step.run_id, now, step.token_id, _number(step.attempt), plan,
-                        step.body, *values,
+                        self.keys.prefix, step.run_id, now, step.token_id, step.node_id, _number(step.attempt),
+                        plan, step.body, *values,
                     ],
                 )
             )  # fmt: skip
         return [_texts(answer) for answer in await self._call_many("advance", calls)]
 
-    async def retry_task(
-        self, run_id: str, token_id: str, attempt: int | None, digest: str, delay_ms: int, body: bytes
-    ) -> list[str]:
+    async def retry_task(self, retries: Sequence[Failed]) -> list[list[str]]:
+        """Give tasks another attempt, each after its `delay_ms`. Answers as in lua/retry_task.lua."""
         now = await self.now()
-        args = [self.keys.prefix, run_id, now, token_id, _number(attempt), digest, now + delay_ms, body]
-        return _texts(await self._call("retry_task", [self.keys.run(run_id)], args))
+        calls = [self._failed(failed, now, now + (failed.delay_ms or 0)) for failed in retries]
+        return [_texts(answer) for answer in await self._call_many("retry_task", calls)]
 
     async def queue_task(self, run_id: str, token_id: str, attempt: int) -> list[str]:
         args = [self.keys.prefix, run_id, await self.now(), token_id, attempt]
         return _texts(await self._call("queue_task", [self.keys.run(run_id)], args))
 
-    async def fail_run(self, run_id: str, token_id: str, attempt: int | None, digest: str, body: bytes) -> list[str]:
-        args = [self.keys.prefix, run_id, await self.now(), token_id, _number(attempt), digest, body]
-        return _texts(await self._call("fail_run", [self.keys.run(run_id)], args))
+    async def fail_run(self, failures: Sequence[Failed]) -> list[list[str]]:
+        """End runs by a task that failed for good. Answers as in lua/fail_run.lua."""
+        now = await self.now()
+        return [
+            _texts(answer)
+            for answer in await self._call_many("fail_run", [self._failed(failed, now) for failed in failures])
+        ]
+
+    def _failed(self, failed: Failed, now: int, *due: int) -> tuple[list[str], list[Any]]:
+        args = [self.keys.prefix, failed.run_id, now, failed.token_id, failed.node_id, _number(failed.attempt)]
+        return [self.keys.run(failed.run_id)], [*args, failed.digest, *due, failed.body]
 
     async def resignal(self, run_id: str, token_id: str, attempt: int = 0) -> list[str]:
         """Answers: signalled | running, runner | gone."""
@@ -230,9 +256,12 @@ class RunStore:
         await self.redis.xadd(self.keys.dead_letters, entry, maxlen=100_000, approximate=True)
         await self.redis.hincrby(self.keys.counters, reason, 1)
 
-    async def ignore(self, kind: str) -> None:
-        """Count a signal that changed nothing."""
-        await self.redis.hincrby(self.keys.counters, kind, 1)
+    async def ignore(self, kinds: Mapping[str, int]) -> None:
+        """Count signals that changed nothing, by kind."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for kind, count in kinds.items():
+                pipe.hincrby(self.keys.counters, kind, count)
+            await pipe.execute()
 
     async def artifact(self, run_id: str, name: str) -> bytes | None:
         """Packed bytes of an artifact that a live run needs."""

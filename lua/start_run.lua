@@ -36,6 +36,6 @@ for i = 1, #(plan.artifacts or {}) do
   redis.call('HSET', of_run('artifacts'), plan.artifacts[i][1], ARGV[plan.artifacts[i][2]])
 end
 emit(run, plan)
-record(run, 'run_started', '', '', '', body, applied_json(run))
+write_event(run, 'run_started', '', '', '', body, applied_json(run))
 save_run(run)
 return {'started'}

@@ -22,44 +22,54 @@ end
 
 local run = load_run('revision', 'input', 'key')
 if not run or not is_live(run) then return drop() end
-local record_of = get_token(token)
-if not record_of or record_of.entry ~= entry then return drop() end
-if record_of.state == 'running' then
+local revision, input, key = unpack(run.more)
+local record = get_token(token)
+if not record or record.entry ~= entry then return drop() end
+
+-- What the script answers instead of starting; nil if the claim may go on.
+local function refusal()
+  if record.state == 'queued' then return nil end
+  if record.state ~= 'running' then return drop() end
   local outcome = redis.call('HGET', of_run('outcomes'), token)
   if outcome then
     redis.call('RPUSH', of_shard('completion_signals'), outcome)
     return {'signalled'}
   end
   if reclaimed ~= '1' then return {'busy'} end
-  if (record_of.interruptions or 0) >= tonumber(max_interruptions) then return {'exhausted', record_of.attempt} end
-  record_of.interruptions = (record_of.interruptions or 0) + 1
-  drop_attempt(token, record_of)
-elseif record_of.state == 'queued' then
-  count(run, record_of.node, 'queued', -1)
-  count(run, record_of.node, 'running', 1)
-  count_model(stream, 'queued', -1)
-  count_model(stream, 'running', 1)
-else
-  return drop()
+  if (record.interruptions or 0) >= tonumber(max_interruptions) then return {'exhausted', record.attempt} end
 end
 
-record_of.state, record_of.runner, record_of.since = 'running', runner, now
-record_of.attempt = record_of.attempt + 1
-if timeout_ms ~= '' then
-  record_of.due = now + tonumber(timeout_ms)
-  redis.call('ZADD', of_shard('timers'), record_of.due,
-    'timeout ' .. run_id .. ' ' .. token .. ' ' .. record_of.attempt)
+local function begin()
+  if record.state == 'running' then
+    record.interruptions = (record.interruptions or 0) + 1
+    drop_attempt(token, record)
+  else
+    count(run, record.node, 'queued', -1)
+    count(run, record.node, 'running', 1)
+    count_model(stream, 'queued', -1)
+    count_model(stream, 'running', 1)
+  end
+  record.state, record.runner, record.since, record.attempt = 'running', runner, now, record.attempt + 1
+  if timeout_ms ~= '' then
+    record.due = now + tonumber(timeout_ms)
+    redis.call('ZADD', of_shard('timers'), record.due,
+      'timeout ' .. run_id .. ' ' .. token .. ' ' .. record.attempt)
+  end
+  put_token(token, record)
+  write_event(run, 'task_started', record.node, token, record.scope or '',
+    '{"revision":' .. revision .. ',"attempt":' .. record.attempt .. ',"runner":' .. cjson.encode(runner) .. '}',
+    applied_json(run))
+  redis.call('HSET', of_run('run'), 'seq', run.seq)
 end
-put_token(token, record_of)
 
-local revision, input, key = unpack(run.more)
-record(run, 'task_started', record_of.node, token, record_of.scope or '',
-  '{"revision":' .. revision .. ',"attempt":' .. record_of.attempt .. ',"runner":"' .. runner .. '"}',
-  applied_json(run))
-redis.call('HSET', of_run('run'), 'seq', run.seq)
+local refused = refusal()
+-- A runner asks twice for one entry only when it lost the answer: it gets it again, the attempt being the same.
+local lost_answer = refused and refused[1] == 'busy' and record.runner == runner
+if refused and not lost_answer then return refused end
+if not lost_answer then begin() end
 
-local names, outputs = {}, {}
+local context, names, outputs = in_scope('context', record.scope or ''), {}, {}
 for name in string.gmatch(reads, '%S+') do names[#names + 1] = name end
-if #names > 0 then outputs = redis.call('HMGET', in_scope('context', record_of.scope or ''), unpack(names)) end
-return {'started', run.digest, revision, changed[token], input,
-  arrived_values(of_run('arrivals'), in_scope('context', record_of.scope or ''), token, record_of), outputs, run.batch, key or ''}
+if #names > 0 then outputs = redis.call('HMGET', context, unpack(names)) end
+return {'started', run.digest, revision, changed[token] or cjson.encode(record), input,
+  arrived_values(of_run('arrivals'), context, token, record), outputs, run.batch, key or ''}

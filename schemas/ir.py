@@ -70,6 +70,7 @@ class Analysis:
     predecessors: tuple[str, ...] = ()
     task_reads: tuple[str, ...] = ()  # nodes whose outputs its templates read
     route_reads: tuple[str, ...] = ()  # nodes that conditions and transforms decided after it may read
+    route_input: bool = False  # whether they may read the run's input
     route_loops: tuple[str, ...] = ()  # loops whose counts may be read or written when it is routed
     form: LoopForm | None = None  # loops only, as the next two
     body: tuple[str, ...] = ()

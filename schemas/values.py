@@ -20,7 +20,7 @@ ARTIFACT = "artifact://"
 
 
 class ValueTooLarge(ValueError):
-    """A value over `output_bytes`."""
+    """A value over `output_bytes`, or nested deeper than `json_depth`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,40 @@ class Artifact:
 
 
 def encode_value(value: Any) -> tuple[str, Artifact | None]:
-    """A JSON value as the text to store, and the artifact that it refers to if it is over the inline limit."""
-    text = orjson.dumps(value)
+    """A JSON value as the text to store, and the artifact that it refers to if it is over the inline limit.
+
+    Raises ValueTooLarge.
+    """
+    try:
+        text = orjson.dumps(value)
+    except TypeError:  # orjson's own bound on nesting; what comes here is JSON
+        raise ValueTooLarge(f"the value is nested deeper than the limit json_depth, {LIMITS.json_depth}") from None
+    if too_deep(text):
+        raise ValueTooLarge(f"the value is nested deeper than the limit json_depth, {LIMITS.json_depth}")
     if len(text) <= LIMITS.inline_bytes:
         return text.decode(), None
     if len(text) > LIMITS.output_bytes:
         raise ValueTooLarge(f"the value has {len(text)} bytes; the limit output_bytes is {LIMITS.output_bytes}")
     artifact = pack(value)
     return artifact.reference, artifact
+
+
+def too_deep(text: bytes) -> bool:
+    """Whether lists and objects of a JSON text are nested deeper than `json_depth`."""
+    if text.count(b"[") + text.count(b"{") <= LIMITS.json_depth:  # nearly always: no need to look closer
+        return False
+    value = orjson.loads(text)
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(LIMITS.json_depth):
+        level = [
+            child
+            for container in level
+            for child in (container.values() if isinstance(container, dict) else container)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def pack(value: Any) -> Artifact:

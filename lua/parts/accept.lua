@@ -2,22 +2,23 @@
 local ROUTABLE = {running = true, queued = true, deciding = true} -- queued: an outside worker answered without a claim
 
 -- A queued token's last attempt is over: what is said of it once more came late.
-local function is_current(entry)
+local function is_current(record)
+  if record.state == 'queued' and record.attempt > 0 then return false end
   if attempt == '' then return true end
-  if entry.state == 'queued' and entry.attempt > 0 then return false end
-  return tonumber(attempt) == entry.attempt
+  return tonumber(attempt) == record.attempt
 end
 
--- The run and the token's record; or nil, nil and the answer that says why the outcome changes nothing.
-local function accept(digest)
+-- The run and the token's record; or nil, nil and the answer that says why the outcome changes nothing. `node`: where
+-- the decision took the token to be.
+local function accept(digest, node)
   local run = load_run()
   if not run then ignore('unknown') return nil, nil, {'unknown'} end
   if not is_live(run) then ignore('over') return nil, nil, {'over', run.status} end
-  local entry = get_token(token)
-  if not entry or not ROUTABLE[entry.state] or not is_current(entry) then
+  local record = get_token(token)
+  if not record or not ROUTABLE[record.state] or not is_current(record) or record.node ~= node then
     ignore('duplicate')
     return nil, nil, {'duplicate'}
   end
   if digest ~= run.digest then return nil, nil, {'stale', run.digest} end
-  return run, entry
+  return run, record
 end

@@ -7,7 +7,7 @@ local BATCH_TTL_MS = 7 * 24 * 3600 * 1000 -- after the last run of a batch that 
 
 local function close_run(run, status, body)
   run.status = status
-  record(run, EVENT_OF[status], '', '', '', body, '')
+  write_event(run, EVENT_OF[status], '', '', '', body, '')
   save_run(run)
   redis.call('HSET', of_run('run'), 'status', status, 'ended_at', now)
   redis.call('ZREM', of_shard('live_runs'), run_id)

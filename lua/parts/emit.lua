@@ -6,25 +6,25 @@ local function iteration_in(target, scope)
 end
 
 -- Put a token that may run now to work: on its stream, or before the coordinator.
-local function fire(run, token, entry, target)
-  entry.iteration = iteration_in(target, entry.scope or '')
+local function fire(run, token, record, target)
+  record.iteration = iteration_in(target, record.scope or '')
   if target.stream then
-    enqueue(run, token, entry, target.stream)
+    enqueue(run, token, record, target.stream)
   else
-    ask_coordinator(run, token, entry)
+    ask_coordinator(run, token, record)
   end
 end
 
-local function scoped(entry, scope)
-  if scope ~= '' then entry.scope = scope end
-  return entry
+local function scoped(record, scope)
+  if scope ~= '' then record.scope = scope end
+  return record
 end
 
 -- A value that the context will not keep until it is read travels with its token.
-local function carry(token, entry, arrival)
+local function carry(token, record, arrival)
   if arrival.value then
     redis.call('HSET', of_run('arrivals'), token .. '/' .. arrival.from, ARGV[arrival.value])
-    entry.carries = true
+    record.carries = true
   end
 end
 
@@ -36,10 +36,10 @@ end
 
 local function fire_new(run, plan, arrival)
   local token = new_token(run)
-  local entry = scoped({node = arrival.node, attempt = 0, depth = arrival.depth, lane = arrival.lane}, plan.scope)
-  entry.from = origin(arrival) and {origin(arrival)}
-  carry(token, entry, arrival)
-  fire(run, token, entry, plan.targets[arrival.node])
+  local record = scoped({node = arrival.node, attempt = 0, depth = arrival.depth, lane = arrival.lane}, plan.scope)
+  record.from = origin(arrival) and {origin(arrival)}
+  carry(token, record, arrival)
+  fire(run, token, record, plan.targets[arrival.node])
 end
 
 local function newer(rank, depth, lane) return depth > rank[2] or (depth == rank[2] and lane >= rank[3]) end
@@ -47,20 +47,20 @@ local function newer(rank, depth, lane) return depth > rank[2] or (depth == rank
 -- Merge into the token that waits: one value per predecessor, the newest wins. Executions of a node come one after the
 -- other, so the newest is the last; only where `join: any` lets them overlap, the rank (depth, lane) says which it is.
 local function merge(plan, token, arrival)
-  local entry, known = get_token(token), nil
-  entry.from = entry.from or {}
-  for _, rank in ipairs(entry.from) do
+  local record, known = get_token(token), nil
+  record.from = record.from or {}
+  for _, rank in ipairs(record.from) do
     if rank[1] == arrival.from then known = rank end
   end
   if known and plan.ranked and not newer(known, arrival.rank[1], arrival.rank[2]) then return end
   if known then
     known[2], known[3] = arrival.rank[1], arrival.rank[2]
   else
-    table.insert(entry.from, origin(arrival))
+    table.insert(record.from, origin(arrival))
   end
-  if arrival.depth > entry.depth then entry.depth = arrival.depth end
-  carry(token, entry, arrival)
-  put_token(token, entry)
+  if arrival.depth > record.depth then record.depth = arrival.depth end
+  carry(token, record, arrival)
+  put_token(token, record)
 end
 
 local function arrive(run, plan, arrival, pending)
@@ -69,11 +69,11 @@ local function arrive(run, plan, arrival, pending)
   if token then return merge(plan, token, arrival) end
   token = new_token(run)
   redis.call('HSET', waiting, arrival.node, token)
-  local entry = scoped({node = arrival.node, state = 'waiting', attempt = 0, depth = arrival.depth, lane = '',
+  local record = scoped({node = arrival.node, state = 'waiting', attempt = 0, depth = arrival.depth, lane = '',
     since = now}, plan.scope)
-  entry.from = origin(arrival) and {origin(arrival)}
-  carry(token, entry, arrival)
-  put_token(token, entry)
+  record.from = origin(arrival) and {origin(arrival)}
+  carry(token, record, arrival)
+  put_token(token, record)
   for _, held in ipairs(plan.targets[arrival.node].blocks or {}) do
     redis.call('HINCRBY', pending, held, 1)
   end

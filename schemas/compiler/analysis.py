@@ -38,7 +38,9 @@ def analyses(workflow: Mapping[str, Any], flow: Flow, uses: Iterable[Use]) -> di
     """One analysis per node id, in the order of the document."""
     graph = flow.graph
     index = {node_id: position for position, node_id in enumerate(graph.ids)}
+    uses = list(uses)
     task_reads, route_reads = _reads(uses, index)
+    reading_input = union(index[use.node] for use in uses if not use.task and "input" in use.references.variables)
     within = [innermost(flow.bodies, node) for node in range(len(graph.ids))]
     decided = [1 << node | mask for node, mask in enumerate(_passing_reached(flow))]
     blocked = [0] * len(graph.ids)  # waiting node -> its blockers
@@ -59,6 +61,7 @@ def analyses(workflow: Mapping[str, Any], flow: Flow, uses: Iterable[Use]) -> di
             predecessors=graph.names(graph.predecessors[node]),
             task_reads=graph.names(task_reads[node]),
             route_reads=graph.names(_all(route_reads[other] for other in bits(decided[node]))),
+            route_input=bool(reading_input & decided[node]),
             route_loops=graph.names(_counts(flow, within, node, decided[node])),
             form=shape.form if shape else None,
             body=graph.names(shape.body) if shape else (),

@@ -5,7 +5,9 @@ import asyncio
 import orjson
 import pytest
 
+from coordinator import signal_batch
 from coordinator.coordinator import Coordinator
+from coordinator.decide import decide as real_decide
 from schemas.limits import LIMITS
 from tests.play import Play
 from tests.scripts.workflows import CHAIN, task
@@ -94,6 +96,83 @@ async def test_a_signal_for_another_node_is_a_dead_letter(redis):
     await play.route([raw.replace(b'"node_id":"a"', b'"node_id":"b"')])
     assert await play.counter("wrong_node") == 1
     assert await play.states() == [("a", "running")]
+
+
+STRANGE_RECORDS = [
+    {"node": "a", "state": "running", "attempt": 1, "depth": 0, "arrivals": []},
+    {"node": "a", "state": "running", "attempt": "1", "depth": None},
+    {"node": "a", "state": 7, "attempt": 1, "depth": 0, "scope": []},
+    {"node": "a"},
+]
+
+
+@pytest.mark.parametrize("record", STRANGE_RECORDS, ids=range(len(STRANGE_RECORDS)))
+async def test_a_strange_record_beside_a_signal_disturbs_nothing(redis, record):
+    play = Play(redis, CHAIN)
+    await play.start()
+    await play.execute((await play.tasks())[0])
+    await play.settle()
+    await play.execute((await play.tasks())[0])
+    (raw,) = await play.signals()
+    strange = {**orjson.loads(raw), "node_id": "a", "record": record}
+    await play.route([orjson.dumps(strange), raw])
+    assert await play.status() == "COMPLETED"
+
+
+async def test_a_signal_that_names_another_node_moves_nothing(redis):
+    play = Play(redis, CHAIN)
+    await play.start()
+    await play.route()
+    await play.execute((await play.tasks())[0])
+    (raw,) = await play.signals()
+    await play.irs.get(play.ir.digest, "run_1")
+    body = orjson.loads(raw)
+    await play.route([orjson.dumps(body | {"node_id": "b", "record": body["record"] | {"node": "b"}})])
+    assert await play.states() == [("a", "running")]
+    assert await play.outputs() == {}
+    await play.route([raw])
+    assert await play.states() == [("b", "queued")]
+
+
+async def test_values_that_nest_without_end_fail_their_run(redis):
+    deeper = {"id": "deeper", "type": "transform", "config": {"set": {"x": "output"}}}
+    again = {
+        "id": "again", "type": "loop",
+        "config": {"condition": {"type": "cel", "expression": "true"}, "loop_back_to": "deeper",
+                   "max_iterations": 400, "break_path": []},
+    }  # fmt: skip
+    workflow = {
+        "id": "w",
+        "nodes": [task("a"), deeper, again],
+        "edges": [{"from": "a", "to": "deeper"}, {"from": "deeper", "to": "again"}],
+    }
+    play = Play(redis, workflow)
+    await play.start()
+    await play.run_to_end()
+    assert await play.status() == "FAILED"
+    assert (await play.events())[-1].data["error"]["class"] == "too_large"
+
+
+async def test_what_cannot_be_decided_ends_its_run_and_no_other(redis, monkeypatch):
+    play = Play(redis, CHAIN)
+    for run_id in ("run_1", "run_2"):
+        await play.start(run_id)
+    for waiting in await play.tasks():
+        await play.execute(waiting)
+    monkeypatch.setattr(signal_batch, "decide", _failing_for("run_1", play))
+    await play.settle()
+    assert await play.status("run_1") == "FAILED"
+    assert (await play.events("run_1"))[-1].data["error"]["class"] == "internal"
+    assert await play.states("run_2") == [("b", "queued")]
+
+
+def _failing_for(run_id, play):
+    def decide(ir, view, outcome, chance):
+        if view.run.get("id") == run_id:
+            raise RuntimeError("a fault of ours")
+        return real_decide(ir, view, outcome, chance)
+
+    return decide
 
 
 async def test_an_outside_worker_may_answer_without_claiming(redis):

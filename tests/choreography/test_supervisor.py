@@ -25,6 +25,22 @@ async def test_an_outcome_whose_signal_was_lost_is_routed_after_all(redis, wait_
     assert await play.states() == [("b", "queued")]
 
 
+async def test_what_was_signalled_again_is_not_idle_any_more(redis, wait_until):
+    play, task = await claimed(redis)
+    await play.execute(task)
+    supervisor = Supervisor(play.store, idle_ms=50)
+    assert await wait_until(supervisor.resignal_idle) == 1
+    assert await supervisor.resignal_idle() == 0
+    assert len(await play.signals()) == 2
+
+
+async def test_while_signals_wait_in_great_number_nothing_is_lost(redis):
+    play, task = await claimed(redis)
+    await play.execute(task)
+    await redis.rpush("completion_signals", *[b"x"] * 1_000)
+    assert await Supervisor(play.store, idle_ms=0).resignal_idle() == 0
+
+
 async def test_what_was_claimed_lately_and_what_still_runs_is_left_alone(redis, wait_until):
     play, task = await claimed(redis)
     assert await Supervisor(play.store, idle_ms=60_000).resignal_idle() == 0
@@ -41,6 +57,7 @@ async def test_a_run_that_counts_wrong_is_reported(redis):
     assert await redis.xlen("wf.dead_letters") == 0
     await redis.hset("run:run_1", "live", 7)
     await supervisor.check_runs()
+    await supervisor.check_runs()  # said once
     ((_, letter),) = await redis.xrange("wf.dead_letters")
     assert (letter[b"reason"], letter[b"detail"]) == (b"broken_run", b"1 tokens but live=7")
 

@@ -49,10 +49,34 @@ async def test_a_deadline_of_an_older_attempt_is_void(redis):
 async def test_a_run_over_its_time_is_ended(redis):
     play = Play(redis, CHAIN)
     await play.start(timeout_ms="5000")
+    await play.claim((await play.tasks())[0])
     await Timers(play.store).handle_due(await far(play))
     assert await play.status() == "TIMED_OUT"
     assert await redis.zcard("timers") == 0
     assert (await play.events())[-1].data["error"]["class"] == "timeout"
+
+
+async def test_a_run_over_its_time_that_waits_for_a_model_is_asked_again_later(redis):
+    play = Play(redis, CHAIN)
+    await play.start(timeout_ms="5000")
+    await Timers(play.store).handle_due(await far(play))
+    assert await play.status() == "RUNNING"
+    ((member, due),) = await redis.zrange("timers", 0, -1, withscores=True)
+    assert member == b"run run_1 - 0"
+    assert due > await play.store.now()
+
+
+async def test_a_timer_that_cannot_be_handled_is_dropped_and_the_others_go_on(redis):
+    play = Play(redis, CHAIN)
+    await play.start(timeout_ms="5000")
+    task = (await play.tasks())[0]
+    await play.claim(task)
+    await redis.hset("tokens:run_2", "run_2.1", "no json")
+    await redis.zadd("timers", {"timeout run_2 run_2.1 1": 1})
+    await Timers(play.store).handle_due(await far(play))
+    assert await play.status() == "TIMED_OUT"
+    assert await play.counter("failed_timer") == 1
+    assert await redis.zcard("timers") == 0
 
 
 async def test_a_deciding_token_is_signalled_again(redis):
@@ -77,3 +101,5 @@ def test_members():
     assert read_timer("retry run_1 run_1.2 3").attempt == 3
     assert read_timer("retry run_1 run_1.2") is None
     assert read_timer("retry run_1 run_1.2 x") is None
+    assert read_timer("retry run_1 run_1.2 \u00b2") is None
+    assert read_timer("retry run_1 run_1.2 " + "9" * 5_000) is None

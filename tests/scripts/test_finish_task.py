@@ -48,6 +48,23 @@ async def test_after_the_end_an_outcome_is_dropped_with_its_entry(any_redis):
     assert await any_redis.xlen("wf.tasks.function") == 0
 
 
+async def test_a_given_up_attempt_leaves_no_outcome_with_a_held_token(any_redis):
+    play = Play(any_redis, {**DIAMOND, "defaults": {"retry": {"max_attempts": 3, "backoff_ms": 0}}})
+    await play.start()
+    await play.execute((await play.tasks())[0])
+    await play.settle()
+    b, c = await play.tasks()
+    zombie, failing = await play.claim(b), await play.claim(c)
+    late = Failure("timeout", "slow", retryable=True)
+    await play.finish(b, zombie, late)
+    await play.settle()  # b is queued again
+    await play.finish(c, failing, Failure("permanent", "no", retryable=False))
+    await play.settle()
+    assert await play.states() == [("b", "held"), ("c", "dead")]
+    assert await play.finish(b, zombie, {"late": 1}) == "over"
+    assert await any_redis.hgetall("outcomes:run_1") == {}
+
+
 async def test_a_held_token_keeps_its_outcome_and_is_not_routed(any_redis):
     play = Play(any_redis, DIAMOND)
     await play.start()

@@ -1,5 +1,7 @@
+import dataclasses
+
 from schemas.messages import Failure
-from tests.play import Play
+from tests.play import Play, outcome_signal
 from tests.scripts.workflows import retrying
 
 FAILURE = Failure("timeout", "too slow", retryable=True)
@@ -29,6 +31,30 @@ async def test_a_failed_task_waits_and_is_queued_again(any_redis):
     assert [e.type for e in await play.events() if e.node_id == "a"] == [
         "task_started", "task_retried", "task_queued", "task_started", "node_completed",
     ]  # fmt: skip
+
+
+async def test_a_failure_that_says_no_attempt_counts_once_for_a_claimed_task(any_redis):
+    play = Play(any_redis, retrying(backoff_ms=0))
+    await play.start()
+    task = next(t for t in await play.tasks() if t.node_id == "a")
+    started = await play.claim(task)
+    signal, _ = outcome_signal(task, started, FAILURE)
+    raw = dataclasses.replace(signal, attempt=None).to_json().encode()
+    for _ in range(3):
+        await play.route([raw])
+    assert [e.type for e in await play.events()].count("task_retried") == 1
+    assert await play.counter("duplicate") == 2
+
+
+async def test_the_usage_of_an_attempt_that_failed_is_kept(any_redis):
+    play = Play(any_redis, retrying(backoff_ms=0))
+    await play.start()
+    task = next(t for t in await play.tasks() if t.node_id == "a")
+    signal, _ = outcome_signal(task, await play.claim(task), FAILURE)
+    metadata = {**signal.metadata, "prompt_tokens": 100, "raw": "no json"}
+    await play.route([dataclasses.replace(signal, metadata=metadata).to_json().encode()])
+    event = (await play.events())[-1]
+    assert (event.type, event.data["usage"], event.data["raw"]) == ("task_retried", {"prompt_tokens": 100}, "no json")
 
 
 async def test_without_a_backoff_it_is_queued_at_once(any_redis):

@@ -44,6 +44,14 @@ async def test_an_entry_that_somebody_runs_is_left_alone(any_redis):
     assert await play.field("seq") == "2"
 
 
+async def test_a_runner_that_lost_the_answer_gets_it_again(any_redis):
+    play, task = await begun(any_redis)
+    first = await play.claim(task)
+    assert await play.claim(task) == first
+    assert await play.field("seq") == "2"
+    assert (await play.claim(task, reclaimed=True)).attempt == 2
+
+
 async def test_a_dead_runners_task_starts_again_with_the_next_attempt(any_redis):
     play, task = await begun(any_redis)
     first = await play.claim(task)

@@ -13,8 +13,8 @@ from tests.store_postgres.samples import NOW, batch, item, record, run_events
 
 
 async def admit(history: History, batch_id: str, limit: int = 100) -> list[str]:
-    async with history.batches.claim(batch_id, limit) as items:
-        return [one.run_id for one in items]
+    async with history.batches.claim(batch_id, limit) as claimed:
+        return [one.run_id for one in claimed.items]
 
 
 async def counts(history: History, batch_id: str) -> dict[str, Any]:
@@ -60,10 +60,10 @@ async def test_the_difference_counts_from_what_was_there(history: History, datab
 async def test_items_are_claimed_once_and_come_back_if_the_claim_fails(history: History) -> None:
     await history.batches.create(batch(1, [item(n) for n in range(6)]))
     async with history.batches.claim("batch_1", 2) as first, history.batches.claim("batch_1", 2) as second:
-        assert [one.run_id for one in (*first, *second)] == ["run_0", "run_1", "run_2", "run_3"]
+        assert [one.run_id for one in (*first.items, *second.items)] == ["run_0", "run_1", "run_2", "run_3"]
     with pytest.raises(OSError, match="died"):
         async with history.batches.claim("batch_1", 9) as third:
-            assert len(third) == 2
+            assert len(third.items) == 2
             raise OSError("died")
     assert await admit(history, "batch_1") == ["run_4", "run_5"]
     assert await admit(history, "batch_1") == []
@@ -72,10 +72,10 @@ async def test_items_are_claimed_once_and_come_back_if_the_claim_fails(history: 
 async def test_items_bring_their_key_and_their_large_input(history: History) -> None:
     large = {"text": "x" * 20_000}
     await history.batches.create(batch(1, [item(1, "k1", large), item(2)]))
-    async with history.batches.claim("batch_1", 9) as items:
-        assert [(one.position, one.key) for one in items] == [(0, "k1"), (1, "1")]
-        assert items[0].artifact == item(1, "k1", large).artifact
-        assert items[1].artifact is None
+    async with history.batches.claim("batch_1", 9) as claimed:
+        assert [(one.position, one.key) for one in claimed.items] == [(0, "k1"), (1, "1")]
+        assert claimed.items[0].artifact == item(1, "k1", large).artifact
+        assert claimed.items[1].artifact is None
 
 
 async def test_a_run_that_ends_before_its_claim_does_counts_once(
