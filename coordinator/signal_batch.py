@@ -137,7 +137,7 @@ class SignalBatch:
         for signal, part, want in zip(signals, loaded, wanted, strict=True):
             reason = _changes_nothing(signal, part)
             if reason == "wrong_node":
-                await self.store.dead_letter(reason, signal.raw.decode(errors="replace"), run=signal.run_id)
+                await self.store.dead_letter("wrong_node", signal.raw.decode(errors="replace"), run=signal.run_id)
             elif reason:
                 ignored[reason] += 1
             else:

@@ -61,40 +61,37 @@ class Timers:
         wait_s = (following[0][1] - at) / 1_000 if following else LONGEST_SLEEP_S
         return min(max(wait_s, 0.005), LONGEST_SLEEP_S)
 
-    async def _handle_or_drop(self, member: bytes) -> None:
+    async def _handle_or_drop(self, raw: bytes) -> None:
+        member = raw.decode(errors="replace")
         try:
-            await self._handle(member.decode(errors="replace"), member)
+            if await self._handle(member):
+                return
+            await self.store.dead_letter("malformed_timer", member)
         except PASSING:
             raise  # it stays due
         except Exception as error:
             log.exception("timer %r failed", member)
-            await self._drop(member, "failed_timer", f"{type(error).__name__}: {error}")
+            await self.store.dead_letter("failed_timer", f"{member}: {type(error).__name__}: {error}")
+        await self.store.redis.zrem(self.store.keys.timers, raw)
 
-    async def _drop(self, member: bytes, reason: str, detail: str = "") -> None:
-        text = member.decode(errors="replace")
-        await self.store.dead_letter(reason, f"{text}: {detail}" if detail else text)
-        await self.store.redis.zrem(self.store.keys.timers, member)
-
-    async def _handle(self, member: str, raw: bytes) -> None:
+    async def _handle(self, member: str) -> bool:
+        """False for a member that nobody of us wrote. The scripts move or remove the timer."""
         timer = read_timer(member)
         if timer is None:
-            await self._drop(raw, "malformed_timer")
-            return
+            return False
         match timer.kind:
             case "retry":
                 await self.store.queue_task(timer.run_id, timer.token_id, timer.attempt)
-                return  # the script removes the timer
             case "signal":
                 await self.store.resignal(timer.run_id, timer.token_id, timer.attempt)
-                return  # the script moves or removes the timer
             case "run":
                 await self.store.end_run(timer.run_id, "TIMED_OUT", {"error": RUN_TIMEOUT})
-                return  # the script moves or removes the timer
             case "timeout":
                 await self._time_out_task(timer)
-                await self.store.redis.zrem(self.store.keys.timers, raw)
+                await self.store.redis.zrem(self.store.keys.timers, member)
             case _:
-                await self._drop(raw, "malformed_timer")
+                return False
+        return True
 
     async def _time_out_task(self, timer: Timer) -> None:
         """The outcome of an execution whose runner did not end it in time."""
