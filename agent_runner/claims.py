@@ -41,7 +41,10 @@ class Claims:
         self._programs = Programs(store)
 
     async def start(self, fetched: Sequence[Fetched]) -> Claimed:
-        """Make the claims real. Entries with nothing left to do are gone from the answer."""
+        """Make the claims real. Entries with nothing left to do are gone from the answer.
+
+        After an error all of it may be repeated: what was started answers the same attempt again.
+        """
         await self._programs.prepare(one.task for one in fetched)
         claims = [self._claim(one) for one in fetched]
         claimed = Claimed()
@@ -52,8 +55,6 @@ class Claims:
                 claimed.work.append(await self._work(claim, started))
             except TaskFailed as failure:
                 claimed.finishes.append(outcome.failed(claim.task, started.attempt, failure))
-            except (RedisError, OSError) as error:  # patched in the last moment, then Redis went away
-                log.warning("%s is left to be reclaimed: %s", claim.task.token_id, error)
         return claimed
 
     async def variables(self, work: Work) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ class Intake(Protocol):
     """Fetches tasks. Neither method waits longer than `block_ms`."""
 
     focus: str | None  # the model that it serves now
+    reason: str  # why that one; for people
 
     async def fetch(self, count: int) -> list[Fetched]: ...
 
@@ -38,6 +39,7 @@ class TaskIntake:
     """The streams of task types that need no engine."""
 
     focus: str | None = None
+    reason = ""
 
     def __init__(self, streams: Streams, settings: RunnerSettings, types: Sequence[str]) -> None:
         self._streams = streams
@@ -80,6 +82,7 @@ class ModelIntake:
         self._executions = executions
         self._orphans: dict[str, int] = {}  # stream -> entries whose runner is dead
         self._barren: dict[str, bytes] = {}  # stream -> last entry id at which a read of it gave nothing
+        self._names: list[str] = []  # agent streams that tasks were ever meant for
         self._changed = asyncio.Event()
 
     async def fetch(self, count: int) -> list[Fetched]:
@@ -120,22 +123,27 @@ class ModelIntake:
                 taken += await self._streams.take_over(name, idle, count - len(taken))
         return taken
 
-    async def _names(self) -> set[str]:
-        members = await self._store.redis.smembers(self._store.keys.streams)
-        return {name for member in members if (name := member.decode()).startswith(_AGENT)}
+    async def _ask(self, *questions: Callable[[Any, str], object]) -> list[tuple[Any, ...]]:
+        """(name, answer, ...) of each agent stream that exists: in one round trip, two when there are new names."""
+        while True:
+            names = self._names
+            pipe = self._store.redis.pipeline(transaction=False)
+            pipe.smembers(self._store.keys.streams)
+            for name in names:
+                for question in questions:
+                    question(pipe, self._store.keys.stream(name))
+            members, *answers = await pipe.execute(raise_on_error=False)
+            if isinstance(members, RedisError):
+                raise members
+            self._names = sorted(name for member in members if (name := member.decode()).startswith(_AGENT))
+            if set(self._names) <= set(names):
+                of_each = zip(names, *(answers[at :: len(questions)] for at in range(len(questions))), strict=True)
+                return [row for row in of_each if not any(isinstance(answer, RedisError) for answer in row)]
 
     async def _look(self) -> _Survey:
-        names = sorted(await self._names())
-        await self._streams.ensure(names)
-        pipe = self._store.redis.pipeline(transaction=False)
-        for name in names:
-            pipe.xinfo_stream(self._store.keys.stream(name))
-            pipe.xinfo_groups(self._store.keys.stream(name))
-        answers = await pipe.execute(raise_on_error=False)
-        survey = _Survey({}, {})
-        for name, stream, groups in zip(names, answers[::2], answers[1::2], strict=True):
-            if isinstance(stream, RedisError) or isinstance(groups, RedisError):
-                continue
+        rows = await self._ask(lambda pipe, key: pipe.xinfo_stream(key), lambda pipe, key: pipe.xinfo_groups(key))
+        survey = _Survey({}, dict.fromkeys(self._names, b"0-0"))  # those that do not exist yet are waited for as well
+        for name, stream, groups in rows:
             last = stream["last-generated-id"]
             survey.last[name] = last
             fresh = 0 if self._barren.get(name) == last else _undelivered(stream, groups)
@@ -160,20 +168,9 @@ class ModelIntake:
             await asyncio.gather(*waits, return_exceptions=True)
 
     async def _find_orphans(self) -> dict[str, int]:
-        names = sorted(await self._names())
-        await self._streams.ensure(names)
-        pipe = self._store.redis.pipeline(transaction=False)
-        for name in names:
-            pipe.xpending_range(
-                self._store.keys.stream(name), RUNNERS_GROUP, "-", "+", self._settings.slots,
-                idle=self._settings.reclaim_idle_ms,
-            )  # fmt: skip
-        answers = await pipe.execute(raise_on_error=False)
-        return {
-            name: len(found)
-            for name, found in zip(names, answers, strict=True)
-            if not isinstance(found, RedisError) and found
-        }
+        count, idle = self._settings.slots, self._settings.reclaim_idle_ms
+        rows = await self._ask(lambda pipe, key: pipe.xpending_range(key, RUNNERS_GROUP, "-", "+", count, idle=idle))
+        return {name: len(found) for name, found in rows if found}
 
 
 def _lanes(model: str) -> tuple[str, str]:

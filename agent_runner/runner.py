@@ -37,6 +37,7 @@ from agent_runner.wakeup import Wakeup
 from agent_runner.work import Fetched, NodeKind, Work
 from lua.run_store import Finish, RunStore
 from schemas.expressions.error import TemplateError
+from schemas.ids import NAME
 
 log = logging.getLogger("pavane.runner")
 
@@ -61,6 +62,9 @@ class Runner:
         self, store: RunStore, runner_id: str, settings: RunnerSettings | None = None, *,
         handlers: Handlers | None = None, engine: Engine | None = None,
     ) -> None:  # fmt: skip
+        """Raises ValueError for an id that is no NAME."""
+        if NAME.fullmatch(runner_id) is None:
+            raise ValueError(f"the runner id {runner_id[:200]!r} must match {NAME.pattern}")
         if (handlers is None) == (engine is None):
             raise ValueError("a runner has either handlers or an engine")
         self.store = store
@@ -77,7 +81,7 @@ class Runner:
             self._nodes = {"agent": AgentNodes(self.guarded)}
         elif handlers is not None:
             self.intake = TaskIntake(self.streams, settings, ["function"])
-            self._nodes = {"function": FunctionNodes(handlers, settings.slots)}
+            self._nodes = {"function": FunctionNodes(handlers)}
         self._claims = Claims(store, runner_id, frozenset(self._nodes), settings.default_timeout_ms)
         self.heartbeat = Heartbeat(
             store, runner_id, settings, self.streams, self.executions, self._describe, self.guarded
@@ -132,7 +136,7 @@ class Runner:
             for claimed in await self._apart(self._claims.start, batch):
                 self._begin(claimed)
         except BaseException:
-            # Those that were started all the same answer `busy` next time, and are reclaimed later.
+            # Those that were started all the same answer `started` again to this runner: none is left behind.
             self._buffer.put_back(batch)
             raise
         finally:
@@ -340,6 +344,7 @@ class Runner:
             "engine": guarded.engine.name,
             "url": guarded.engine.url,
             "focus_model": self.intake.focus or "",
+            "reason": self.intake.reason,
             "residents": " ".join(await guarded.residents()),
             "loads": str(sum(guarded.loads.values())),
             "loading_share": f"{guarded.loading_s / lived:.4f}",

@@ -15,8 +15,11 @@ from schemas.messages import Task, read_task
 
 log = logging.getLogger("pavane.runner")
 
+RETURNED = "~returned"
+"""The consumer of what runners hand back. No runner can have this id."""
 LONG_IDLE_MS = 86_400_000
 """Idle time given to an entry that is handed back: any runner's next look takes it over."""
+_LEFT = 1_000  # entries that one consumer leaves behind on a stream, at most
 
 
 class Streams:
@@ -74,15 +77,21 @@ class Streams:
 
     async def hand_back(self, tasks: Iterable[Task]) -> None:
         """Let other runners take these entries over at once."""
-        await self._claim(tasks, f"{self._runner_id}~returned", LONG_IDLE_MS)
+        await self._claim(tasks, RETURNED, LONG_IDLE_MS)
 
     async def leave(self) -> None:
-        """Remove this consumer where nothing is pending for it (outcomes that are not routed yet are)."""
+        """Remove this consumer. Entries with outcomes that are not routed yet stay pending, though not for it."""
         for name in self._known:
             key = self._keys.stream(name)
             try:
-                if not await self._redis.xpending_range(key, RUNNERS_GROUP, "-", "+", 1, consumername=self._runner_id):
-                    await self._redis.xgroup_delconsumer(key, RUNNERS_GROUP, self._runner_id)
+                pending = await self._redis.xpending_range(
+                    key, RUNNERS_GROUP, "-", "+", _LEFT, consumername=self._runner_id
+                )
+                if pending:
+                    ids = [entry["message_id"] for entry in pending]
+                    await self._redis.xclaim(key, RUNNERS_GROUP, RETURNED, 0, ids, justid=True)
+                # Deleted with something pending, that would be lost; a new process of this id may be reading already.
+                await self._store.drop_consumer(name, self._runner_id)
             except ResponseError as error:
                 log.debug("consumer of %s not removed: %s", name, error)
 

@@ -196,6 +196,10 @@ class RunStore:
         ]  # fmt: skip
         return [answer[0].decode() for answer in await self._call_many("finish_task", calls)]
 
+    async def drop_consumer(self, stream: str, runner_id: str) -> list[str]:
+        """Take a runner from a stream's group. Answers: dropped | pending. Raises ResponseError without a group."""
+        return _texts(await self._call("drop_consumer", [self.keys.stream(stream)], [runner_id]))
+
     # -- routing, for coordinators -----------------------------------------------------------------
     async def load_tokens(self, wanted: Sequence[Wanted]) -> list[Loaded]:
         if not wanted:

@@ -62,7 +62,8 @@ class Guard:
         self._check_host(headers)
         self._check_origin(headers)
         by = self._check_client(scope, headers, path)
-        return {**scope, "path": path, "raw_path": path.encode(), "state": {**scope.get("state", {}), "by": by}}
+        state = {**scope.get("state", {}), "by": by}
+        return {**scope, "method": method_of(scope, headers), "path": path, "raw_path": path.encode(), "state": state}
 
     def _check_host(self, headers: Headers) -> None:
         hosts = headers.getlist("host")
@@ -110,6 +111,13 @@ class Guard:
             if hmac.compare_digest(key.sha256.lower(), digest):
                 found = key
         return found
+
+
+def method_of(scope: Scope, headers: Headers) -> str:
+    """HEAD is a GET whose body the server leaves out (RFC 9110, section 9.3.2); a live stream has no other part."""
+    method = str(scope["method"])
+    live = "text/event-stream" in headers.get("accept", "")
+    return "GET" if method == "HEAD" and not live else method
 
 
 def host_name(host: str) -> str:

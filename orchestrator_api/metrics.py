@@ -8,8 +8,10 @@ from typing import Any
 from fastapi import APIRouter
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from psycopg import OperationalError
 from starlette.responses import Response
 
+from history.run_counts import count_runs
 from orchestrator_api.models import models
 from orchestrator_api.openapi import answers
 from orchestrator_api.runners import runners
@@ -36,8 +38,10 @@ class Snapshot:
     responses=answers("pavane_live_runs 12.0", media="text/plain", says="the text format"),
 )
 async def metrics(backend: Backend) -> Response:
+    """`pavane_runs` is left out while Postgres is away."""
+    parts = [await part(backend) for part in (_totals, _models, _runners, _runs)]
     registry = CollectorRegistry()
-    registry.register(Snapshot([*await _totals(backend), *await _models(backend), *await _runners(backend)]))
+    registry.register(Snapshot([family for part in parts for family in part]))
     return Response(generate_latest(registry), media_type=MEDIA)
 
 
@@ -83,3 +87,14 @@ async def _runners(backend: Services) -> list[Metric]:
     for runner in await runners(backend.store):
         states.add_metric([runner["runner_id"], runner["state"]], 0 if runner["state"] == "lost" else 1)
     return [states]
+
+
+async def _runs(backend: Services) -> list[Metric]:
+    try:
+        counts = await count_runs(backend.history.pool)
+    except OperationalError:
+        return []
+    runs = GaugeMetricFamily("pavane_runs", "recorded runs by status", labels=["status"])
+    for status, count in counts.items():
+        runs.add_metric([status], count)
+    return [runs]

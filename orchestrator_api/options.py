@@ -38,7 +38,6 @@ class ApiOptions:
     events_limit: int = 500_000  # entries of the events stream over which new work is refused
     retention_ms: int = RETENTION_MS  # of an ended run's keys in Redis
     batch_json_bytes: int = 64_000_000  # a larger batch comes as NDJSON, which is read line by line
-    batch_interval_s: int = 60  # between two batches of one workflow
     stall_s: int = 600  # without any item done, after which a batch is called stalled
     stream_ping_s: float = 15.0  # comment lines that keep an idle event stream open
     retry_after_s: int = 5  # what a 503 tells the client to wait

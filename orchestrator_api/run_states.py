@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -19,6 +20,10 @@ SHOWN_BYTES = 64_000_000
 """Of packed artifacts in one answer; what is over is shown by its name, `artifact://sha256-...`."""
 
 
+FAR_BEHIND = 50_000
+"""Events that wait for Postgres, from which on nobody looks through them only for a run's usage."""
+
+
 class RunStates:
     def __init__(self, store: RunStore, log: EventLog, artifacts: Artifacts) -> None:
         self.store = store
@@ -26,14 +31,14 @@ class RunStates:
         self.artifacts = artifacts
 
     async def get(self, run_id: str) -> RunState | None:
-        """The run now; None if nobody knows it. `usage.tasks` is -1 where Postgres is needed for it and away."""
+        """The run now; None if nobody knows it. `usage.tasks` is -1 where Postgres, away or behind, is needed."""
         state = await self._from_redis(run_id)
         if state is None:
             return await self.log.state(run_id)
-        try:
-            folded = await self.log.state(run_id)
-        except OperationalError:
-            folded = None
+        folded = None
+        if await self.store.redis.xlen(self.store.keys.events) < FAR_BEHIND:
+            with suppress(OperationalError):
+                folded = await self.log.state(run_id)
         state.usage = folded.usage if folded else Usage(tasks=-1)
         return state
 

@@ -18,6 +18,7 @@ from pavane.process_group import ProcessGroup, Service, StartFailed
 from pavane.servers import Servers
 from pavane.services.api import check_host, listen
 from pavane.services.recorder import prepare_database
+from pavane.services.runner import default_runner_id
 from pavane.settings import Settings
 
 log = logging.getLogger("pavane.up")
@@ -163,7 +164,7 @@ class Up:
         """Short on a Redis of our own; on a shared one, unique among all that use it."""
         if self.settings.redis_url is None:
             return name
-        return f"{socket.gethostname()[:64]}-{os.getpid()}-{name}"
+        return default_runner_id(name)
 
     async def _until_stopped(self, serving: Coroutine[Any, Any, None]) -> None:
         """Run `serving` until a signal comes; its failure is ours."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import functools
+import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,14 +22,14 @@ class _Raised:
 
 
 class FunctionNodes:
-    """Executes function nodes; plain functions in at most `threads` threads.
+    """Executes function nodes; plain functions in a thread for each call.
 
-    A thread can not be stopped: after its timeout the task has failed and the slot is free, but the thread goes on.
+    A thread can not be stopped: after its timeout the task has failed and the slot is free, but the thread goes on. It
+    is a daemon, and nobody else waits for it: neither another call nor the end of the process.
     """
 
-    def __init__(self, handlers: Handlers, threads: int) -> None:
+    def __init__(self, handlers: Handlers) -> None:
         self._handlers = handlers
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="handler")
 
     async def execute(self, work: Work, variables: Mapping[str, Any]) -> Result:
         name = work.node.config["handler"]
@@ -42,7 +41,10 @@ class FunctionNodes:
         began = time.monotonic()
         try:
             async with asyncio.timeout(work.timeout_s):
-                answer = await self._call(handler, args)
+                if handler.is_async:
+                    answer = await _await(handler.function, args)
+                else:
+                    answer = await _in_thread(handler.function, args, name)
         except TimeoutError:
             raise TaskFailed("timeout", f"handler {name!r} gave no answer within {work.timeout_s:g} s") from None
         if isinstance(answer, _Raised):
@@ -50,20 +52,29 @@ class FunctionNodes:
         return Result(answer, {"execution_time_ms": round((time.monotonic() - began) * 1000)})
 
     async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    async def _call(self, handler: Handler, args: Mapping[str, Any]) -> Any:
-        if handler.is_async:
-            return await _await(handler.function, args)
-        call = functools.partial(_run, handler.function, args)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        """Nothing is held."""
 
 
-def _run(function: Callable[..., Any], args: Mapping[str, Any]) -> Any:
-    try:
-        return function(**args)
-    except BaseException as error:
-        return _Raised(error)
+async def _in_thread(function: Callable[..., Any], args: Mapping[str, Any], name: str) -> Any:
+    loop = asyncio.get_running_loop()
+    answered: asyncio.Future[Any] = loop.create_future()
+
+    def answer(value: Any) -> None:
+        if not answered.done():  # it was given up
+            answered.set_result(value)
+
+    def run() -> None:
+        try:
+            value = function(**args)
+        except BaseException as error:
+            value = _Raised(error)
+        try:
+            loop.call_soon_threadsafe(answer, value)
+        except RuntimeError:  # the loop is closed: the runner has stopped
+            return
+
+    threading.Thread(target=run, name=f"handler {name}", daemon=True).start()
+    return await answered
 
 
 async def _await(function: Callable[..., Any], args: Mapping[str, Any]) -> Any:

@@ -69,7 +69,7 @@ async function showBatches() {
     return [
       element("h3", {}, element("code", {}, batch.batch_id), ` ${batch.workflow_id} – ${batch.status}`, ...stalled),
       element("p", {class: "quiet"}, `${counts}; ${pace}`),
-      bar(batch, batch.total),
+      bar({...batch, queued: batch.pending}, batch.total),
       table(["node", "", "queued", "running", "done", "failed"], rows),
     ];
   });
@@ -87,7 +87,7 @@ async function showModels() {
 async function showRunners() {
   const {runners} = await ask("/runners");
   const rows = runners.map((runner) => [
-    runner.runner_id, runner.state, runner.focus_model || runner.types.join(" "), `${runner.running} / ${runner.slots}`,
+    runner.runner_id, runner.state, runner.focus_model || runner.types.join(" "), `${runner.running ?? 0} / ${runner.slots ?? 0}`,
     runner.loads, percent(runner.active_share), percent(runner.loading_share), duration(runner.heartbeat_age_s),
   ]);
   return [table(["runner", "state", "serves", "slots", "loads", "active", "loading", "heartbeat"], rows)];

@@ -8,8 +8,15 @@ import typer
 
 from pavane.cli.options import Data, Json, ReadyFd, example, settings_of
 from pavane.settings import Settings
+from schemas.ids import NAME
 
 Slots = Annotated[int, typer.Option(min=1, max=1024, help="Tasks at once.")]
+
+
+def _name(given: str | None) -> str | None:
+    if given is not None and NAME.fullmatch(given) is None:
+        raise typer.BadParameter(f"{given!r} does not match {NAME.pattern}")
+    return given
 
 
 def register(app: typer.Typer) -> None:
@@ -75,7 +82,9 @@ def runner(
     drain: Annotated[
         int, typer.Option(min=0, metavar="S", help="How long running tasks may go on after SIGTERM.")
     ] = 30,
-    runner_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="Default: by host and process.")] = None,
+    runner_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", callback=_name, help="Default: by host and process.")
+    ] = None,
     json_logs: Json = False,
     data: Data = None,
     ready_fd: ReadyFd = None,

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import socket
 import sys
 from collections.abc import Sequence
@@ -63,5 +64,6 @@ def load_handlers(modules: Sequence[str]) -> Handlers:
 
 
 def default_runner_id(kind: str) -> str:
-    """Unique on the network, and telling where to look."""
-    return f"{socket.gethostname().replace('_', '-')[:64]}-{kind}-{os.getpid()}"
+    """Unique on the network, and telling where to look. Whatever the host is called, it is a NAME."""
+    host = re.sub(r"[^A-Za-z0-9.]+", "-", socket.gethostname()).strip("-.")[:64]
+    return f"{host or 'host'}-{kind}-{os.getpid()}"

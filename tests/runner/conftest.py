@@ -1,6 +1,7 @@
 """A store, runners in the background, and the signals that they push."""
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from schemas.keys import Keys
 FAST = RunnerSettings(
     slots=8, block_ms=20, heartbeat_ms=50, heartbeat_ttl_ms=5_000, reclaim_ms=20, reclaim_idle_ms=60_000, drain_ms=5_000
 )
+IMPATIENT = dataclasses.replace(FAST, heartbeat_ms=20, reclaim_idle_ms=80)
 
 
 @pytest.fixture

@@ -1,12 +1,19 @@
 """Agent tasks through a whole runner on real Redis and a scripted engine."""
 
 import asyncio
+import dataclasses
 from typing import Any
 
 import orjson
 import pytest
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 
 from agent_runner.engines.engine import ChatRequest, EngineError
+from agent_runner.executions import Executions
+from agent_runner.intake import ModelIntake
+from agent_runner.settings import RunnerSettings
+from agent_runner.streams import Streams
 from lua.run_store import RunStore
 from schemas.keys import agent_stream
 from schemas.limits import LIMITS
@@ -162,6 +169,7 @@ async def test_stays_with_a_model_until_its_stream_is_empty(
     assert await store.redis.hget(store.keys.model("n"), "loads") == b"1"
     beat = await store.redis.hgetall(store.keys.runner("r1"))
     assert (beat[b"focus_model"], beat[b"loads"], beat[b"residents"]) == (b"m", b"2", b"m")
+    assert beat[b"reason"] in (b"its stream is the longest", b"no stream has work")
 
 
 async def test_interactive_tasks_of_the_model_go_first(store: RunStore, serve: Serve, signals: Signals) -> None:
@@ -186,6 +194,57 @@ async def test_a_model_that_is_new_to_the_runner_wakes_it(store: RunStore, serve
     await signals(1)
     await start(store, "run_2", make_ir(agent("a", model="n")))
     await signals(2)
+
+
+@pytest.fixture
+def round_trips(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is sent from here on: `pipeline`, or the name of a single command."""
+    sent: list[str] = []
+    execute, execute_command = Pipeline.execute, Redis.execute_command
+
+    async def pipelined(self: Any, *args: Any, **kwargs: Any) -> Any:
+        sent.append("pipeline")
+        return await execute(self, *args, **kwargs)
+
+    async def alone(self: Any, *args: Any, **kwargs: Any) -> Any:
+        sent.append(args[0])
+        return await execute_command(self, *args, **kwargs)
+
+    monkeypatch.setattr(Pipeline, "execute", pipelined)
+    monkeypatch.setattr(Redis, "execute_command", alone)
+    return sent
+
+
+def model_intake(store: RunStore, settings: RunnerSettings = FAST) -> ModelIntake:
+    return ModelIntake(store, Streams(store, "r1"), settings, Executions(8, 8))
+
+
+async def test_a_look_is_one_round_trip_however_many_models_there_were(store: RunStore, round_trips: list[str]) -> None:
+    streams = [agent_stream(f"m{n}") for n in range(300)]
+    await store.redis.sadd(store.keys.streams, *streams)
+    for stream in streams[:20]:  # of these a stream is left, without a task
+        await store.redis.xadd(stream, {"x": "y"}, maxlen=0, approximate=False)
+    intake = model_intake(store)
+    await intake.fetch(1)  # now it knows the names
+    round_trips.clear()
+    assert await intake.fetch(1) == []
+    assert round_trips == ["pipeline", "XREAD"]  # the look, and the wait for news
+    round_trips.clear()
+    assert await intake.reclaim(1) == []
+    assert round_trips == ["pipeline"]
+    assert len(await store.redis.keys("wf.tasks.*")) == 20
+
+
+async def test_a_stream_that_does_not_exist_yet_is_waited_for(
+    store: RunStore, round_trips: list[str], wait_until: Any
+) -> None:
+    await store.redis.sadd(store.keys.streams, agent_stream("m"))
+    intake = model_intake(store, dataclasses.replace(FAST, block_ms=60_000))
+    waiting = asyncio.create_task(intake.fetch(1))
+    await wait_until(lambda: "XREAD" in round_trips)
+    await start(store, "run_1", make_ir(agent("a")))
+    assert await asyncio.wait_for(waiting, 10) == []  # long before the wait is over
+    assert [fetched.task.run_id for fetched in await intake.fetch(1)] == ["run_1"]
 
 
 async def test_slots_bound_what_runs_at_once(store: RunStore, serve: Serve, signals: Signals) -> None:

@@ -1,9 +1,13 @@
 """Function tasks through a whole runner on real Redis: the signals that come out."""
 
 import asyncio
+import dataclasses
+import os
+import subprocess
 import sys
 import threading
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +16,7 @@ from agent_runner.handlers import PermanentError
 from lua.run_store import RunStore
 from schemas.limits import LIMITS
 from schemas.values import encode_value, pack, unpack
-from tests.runner.conftest import Serve, Signals
+from tests.runner.conftest import FAST, Serve, Signals
 from tests.runner.workflows import function, make_ir, start
 
 
@@ -232,6 +236,42 @@ async def test_timeout(plain: bool, store: RunStore, serve: Serve, signals: Sign
     signal = await one(store, signals, ir)
     released.set()
     assert failure(signal) == ("timeout", True)
+
+
+async def test_handlers_that_hang_hold_up_nobody(store: RunStore, serve: Serve, signals: Signals) -> None:
+    released = threading.Event()
+
+    def hangs() -> None:
+        released.wait(30)
+
+    serve(handlers=[hangs, in_thread], settings=dataclasses.replace(FAST, slots=2))
+    for n in range(2):
+        await start(store, f"run_{n}", make_ir(function("a", "hangs", timeout_ms=30)))
+    await signals(2)
+    await start(store, "run_2", make_ir(function("a", "in_thread", timeout_ms=5_000)))
+    answers = await signals(3)
+    released.set()
+    assert [s["status"] for s in answers] == ["failed", "failed", "completed"]
+
+
+async def test_a_process_ends_though_a_handler_does_not(
+    store: RunStore, redis_url: str, tmp_path: Path, wait_until: Any
+) -> None:
+    source = "import pathlib, threading\ndef hangs(): pathlib.Path('entered').touch(); threading.Event().wait()\n"
+    (tmp_path / "hanging.py").write_text(source)
+    command = "runner --types function --handlers hanging --drain 0"
+    environment = {**os.environ, "REDIS_URL": redis_url}
+    process = subprocess.Popen([sys.executable, "-m", "pavane", *command.split()], cwd=tmp_path, env=environment)
+    try:
+        await start(store, "run_1", make_ir(function("a", "hangs")))
+        await wait_until((tmp_path / "entered").exists, 30)
+        process.terminate()
+        assert await asyncio.to_thread(process.wait, 15) == 0
+    finally:
+        process.kill()
+        process.wait()
+    consumers = await store.redis.xinfo_consumers("wf.tasks.function", "runners")
+    assert [(c["name"], c["pending"]) for c in consumers] == [(b"~returned", 1)]  # for another runner
 
 
 async def test_one_failure_leaves_the_others_alone(store: RunStore, serve: Serve, signals: Signals) -> None:

@@ -10,46 +10,15 @@ from redis.asyncio import Redis
 
 from agent_runner.handlers import Handlers
 from agent_runner.runner import Runner
-from agent_runner.settings import RunnerSettings
 from lua.run_store import Claim, Finish, RunStore
-from schemas.ir import IR
 from schemas.keys import Keys
 from schemas.limits import LIMITS
 from schemas.messages import CompletionSignal, Task
-from tests.runner.conftest import FAST, Serve, Signals
+from tests.runner.conftest import FAST, IMPATIENT, Serve, Signals
 from tests.runner.engine import ScriptedEngine
-from tests.runner.workflows import agent, function, make_ir, start
+from tests.runner.gate import Gate
+from tests.runner.workflows import IR_NOOP, STREAM, agent, function, make_ir, noop, start
 from tests.servers import PrivateServers
-
-STREAM = "wf.tasks.function"
-IMPATIENT = dataclasses.replace(FAST, heartbeat_ms=20, reclaim_idle_ms=80)
-
-
-async def noop() -> int:
-    return 1
-
-
-IR_NOOP = make_ir(function("a", "noop"))
-
-
-class Gate:
-    """A handler that waits until the test opens it."""
-
-    def __init__(self) -> None:
-        self.opened = asyncio.Event()
-        self.entered = 0
-
-        async def held() -> str:
-            self.entered += 1
-            await self.opened.wait()
-            return "through"
-
-        self.handler = held
-
-    async def reached(self, count: int = 1) -> None:
-        async with asyncio.timeout(10):
-            while self.entered < count:
-                await asyncio.sleep(0)
 
 
 async def take(store: RunStore, runner_id: str, stream: str = STREAM, *, begin: bool = True) -> tuple[Task, int]:
@@ -203,46 +172,6 @@ async def test_after_standing_still_it_takes_up_its_own_task(
     assert (signal["attempt"], gate.entered) == (1, 1)
 
 
-async def test_stop_lets_running_tasks_end_and_hands_the_others_back(
-    store: RunStore, serve: Serve, signals: Signals
-) -> None:
-    gate = Gate()
-    one_slot = dataclasses.replace(FAST, slots=1)
-    leaving = serve("leaving", one_slot, handlers=[gate.handler])
-    await start(store, "run_1", make_ir(function("a", "held")))
-    await gate.reached()
-    await start(store, "run_2", make_ir(function("a", "held")))
-    fetched = await leaving.runner.streams.read([STREAM], 1)
-    leaving.runner._take_in(fetched)  # fetched ahead, its slot is taken
-    stopping = asyncio.create_task(leaving.stop())
-    while not leaving.runner._stopping.is_set():
-        await asyncio.sleep(0)
-    gate.opened.set()
-    await stopping
-    (signal,) = await signals(1)
-    assert signal["run_id"] == "run_1"
-    assert await store.redis.exists(store.keys.runner("leaving")) == 0
-    assert await store.redis.zrange(store.keys.runners, 0, -1) == []
-    # At the first look of another runner, long before its idle limit.
-    serve("other", handlers=[gate.handler])
-    _, second = await signals(2)
-    assert (second["run_id"], second["attempt"]) == ("run_2", 1)
-
-
-async def test_what_does_not_end_within_the_drain_is_handed_back(
-    store: RunStore, serve: Serve, signals: Signals
-) -> None:
-    gate = Gate()
-    leaving = serve("leaving", dataclasses.replace(FAST, drain_ms=20), handlers=[gate.handler])
-    await start(store, "run_1", make_ir(function("a", "held")))
-    await gate.reached()
-    await leaving.stop()
-    gate.opened.set()
-    serve("other", handlers=[gate.handler])
-    (signal,) = await signals(1)
-    assert (signal["attempt"], signal["result_data"]) == (2, "through")
-
-
 async def test_an_engine_that_is_away_holds_its_stream(
     store: RunStore, serve: Serve, signals: Signals, wait_until: Any
 ) -> None:
@@ -276,68 +205,6 @@ async def test_an_engine_that_is_away_holds_its_stream(
         return not await store.redis.hexists(store.keys.model("m"), "breaker")
 
     await wait_until(shown_as_back)
-
-
-async def test_stop_while_the_engine_is_away(store: RunStore, serve: Serve, signals: Signals, wait_until: Any) -> None:
-    engine = ScriptedEngine()
-    engine.away = True
-    leaving = serve("leaving", dataclasses.replace(FAST, drain_ms=60_000), engine=engine)
-    await start(store, "run_1", make_ir(agent("a")))
-    await wait_until(lambda: leaving.runner._held)
-    await asyncio.wait_for(leaving.stop(), 10)  # nothing to drain: it would wait for the engine
-    assert await store.redis.llen(store.keys.signals) == 0
-    serve("other", engine=ScriptedEngine())
-    (signal,) = await signals(1)
-    assert signal["status"] == "completed"
-
-
-async def test_entries_that_are_no_tasks(store: RunStore, serve: Serve, signals: Signals, wait_until: Any) -> None:
-    for fields in ({"hello": "world"}, {"run": b"\xff", "token": "t", "node": "a"}):
-        await store.redis.xadd(STREAM, fields)
-    await store.redis.xadd(STREAM, {"run": "nobody", "token": "nobody.1", "node": "a"})
-    await start(store, "run_1", IR_NOOP)
-    serve(handlers=[noop])
-    await signals(1)
-
-    async def cleared() -> bool:
-        return await store.redis.xlen(STREAM) == 1  # the one that waits to be routed
-
-    await wait_until(cleared)
-    assert await store.redis.hget(store.keys.counters, "malformed_task") == b"2"
-
-
-async def test_a_run_whose_record_is_broken_harms_nobody(store: RunStore, serve: Serve, signals: Signals) -> None:
-    for n in range(5):
-        await start(store, f"run_{n}", IR_NOOP)
-    await store.redis.hset(store.keys.tokens("run_2"), "run_2.1", "{")
-    await store.redis.set(store.keys.ir("run_3"), "no IR")
-    serve(handlers=[noop], settings=IMPATIENT)
-    assert [s["run_id"] for s in await signals(4)] == ["run_0", "run_1", "run_3", "run_4"]
-
-
-async def test_a_patched_run_is_executed_under_its_newest_revision(
-    store: RunStore, serve: Serve, signals: Signals
-) -> None:
-    """The entry names the digest of before; what the node reads now is loaded."""
-
-    def say(text: str) -> str:
-        return text
-
-    before = make_ir(function("a", "say", {"text": "old"}))
-    after = make_ir(function("a", "say", {"text": "{{ ctx.b.output }}"}, reads=["b"]))
-    serving = serve(handlers=[say])
-    await start(store, "run_0", before)
-    await signals(1)  # the runner knows the old IR
-    await serving.stop()
-    await start(store, "run_1", before, outputs={"b": "new"})
-    await patch(store, "run_1", after)
-    serve("r2", handlers=[say])
-    assert (await signals(2))[1]["result_data"] == "new"
-
-
-async def patch(store: RunStore, run_id: str, ir: IR) -> None:
-    await store.redis.set(store.keys.ir(run_id), ir.text)
-    await store.redis.hset(store.keys.run(run_id), mapping={"digest": ir.digest, "revision": 2})
 
 
 async def test_redis_that_comes_back_empty(store: RunStore, serve: Serve, signals: Signals) -> None:
@@ -409,12 +276,3 @@ async def test_heartbeat(store: RunStore, serve: Serve, wait_until: Any) -> None
     )
     assert 0 < await store.redis.pttl(store.keys.runner("r1")) <= FAST.heartbeat_ttl_ms
     assert abs(await store.redis.zscore(store.keys.runners, "r1") - await store.now()) < 5_000
-
-
-def test_settings_that_make_no_sense() -> None:
-    for wrong in ({"slots": 0}, {"heartbeat_ms": 20_000}, {"reclaim_idle_ms": 1_000}):
-        try:
-            RunnerSettings(**wrong)
-        except ValueError:
-            continue
-        raise AssertionError(wrong)

@@ -56,6 +56,14 @@ def make_ir(*nodes: Made, workflow_id: str = "made") -> IR:
     return IR.build(workflow, tuple(node.id for node in nodes), analyses)
 
 
+async def noop() -> int:
+    return 1
+
+
+IR_NOOP = make_ir(function("a", "noop"))
+STREAM = task_stream("function")
+
+
 async def start(
     store: RunStore, run_id: str, ir: IR, value: Any = None, *, arrived: Mapping[str, Any] | None = None,
     outputs: Mapping[str, Any] | None = None, artifacts: Sequence[Artifact] = (), **options: Any,

@@ -7,8 +7,8 @@ import re
 import string as alphabet
 import uuid
 from collections.abc import Mapping
-from re import _constants as op  # type: ignore[attr-defined]
-from re import _parser as parser  # type: ignore[attr-defined]
+from re import _constants as op
+from re import _parser as parser
 from typing import Any
 
 from agent_runner.engines.simulated.prose import Prose
