@@ -19,6 +19,7 @@ from history.workflows import Workflows
 from lua.answers import Started
 from lua.run_store import RunStore
 from schemas.ir import IR
+from schemas.limits import LIMITS
 from schemas.submission import RETENTION_MS, Start, item_digest, start_of_stored
 
 log = logging.getLogger("pavane.admission")
@@ -35,7 +36,7 @@ class Admission:
         pool: AsyncConnectionPool[Any],
         *,
         in_flight: int = 500,
-        events_limit: int = 1_000_000,
+        waiting_events: int = LIMITS.waiting_events,
         retention_ms: int = RETENTION_MS,
         interval_s: float = 0.25,
     ) -> None:
@@ -43,7 +44,7 @@ class Admission:
         self.batches = Batches(pool)
         self.workflows = Workflows(pool)
         self.in_flight = in_flight
-        self.events_limit = events_limit
+        self.waiting_events = waiting_events
         self.retention_ms = retention_ms
         self.interval_s = interval_s
         self._irs: dict[str, IR] = {}
@@ -56,7 +57,7 @@ class Admission:
 
     async def admit(self) -> int:
         """Start what there is room for, at most a slice of each batch; how many runs."""
-        if await self.store.redis.xlen(self.store.keys.events) > self.events_limit:
+        if await self.store.redis.xlen(self.store.keys.events) > self.waiting_events:
             log.warning("the events stream is over its limit: postgres does not follow; nothing is admitted")
             return 0
         started = 0

@@ -63,6 +63,16 @@ class Settings(BaseModel):
     )
     host: str = Field("127.0.0.1", alias="PAVANE_HOST", description="Address that the API listens on.")
     port: int = Field(8080, alias="PAVANE_PORT", ge=0, le=65_535, description="Port of the API; 0: any free one.")
+    hosts: tuple[str, ...] = Field(
+        (),
+        alias="PAVANE_HOSTS",
+        description="Host names besides loopback under which the API is asked, separated by commas.",
+    )
+    origins: tuple[str, ...] = Field(
+        (),
+        alias="PAVANE_ORIGINS",
+        description="Origins of pages that may call the API besides its own (`https://ui.example.org`), separated by commas.",
+    )
     api_keys: tuple[SecretStr, ...] = Field(
         (),
         alias="PAVANE_API_KEYS",
@@ -91,7 +101,7 @@ class Settings(BaseModel):
         description="json: one object a line; text: for people; auto: text on a terminal, else json.",
     )
 
-    @field_validator("handlers", "api_keys", mode="before")
+    @field_validator("handlers", "api_keys", "hosts", "origins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):

@@ -20,6 +20,7 @@ class Limits:
     batch_items: int = 100_000
     batch_bytes: int = 512_000_000
     labels: int = 32
+    waiting_events: int = 500_000  # in the events stream; over it new work is refused until Postgres follows
     signal_bytes: int = 1_000_000
     max_iterations: int = 10_000
     max_attempts: int = 100

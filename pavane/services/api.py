@@ -82,7 +82,9 @@ def check_host(settings: Settings) -> None:
 def api_options(settings: Settings) -> ApiOptions:
     return ApiOptions(
         keys=read_keys([key.get_secret_value() for key in settings.api_keys]),
-        hosts=() if settings.host in ("0.0.0.0", "::") else (settings.host,),
+        hosts=settings.hosts if settings.host in ("0.0.0.0", "::") else (settings.host, *settings.hosts),
+        origins=settings.origins,
+        events_limit=settings.limits.waiting_events,
         retention_ms=settings.retention_s * 1_000,
     )
 

@@ -104,5 +104,5 @@ async def test_nothing_is_admitted_while_postgres_does_not_follow(redis, pool):
     play = Play(redis, CHAIN)
     await batch_of(play, pool, [{}])
     await redis.xadd("events", {"x": "y"})
-    assert await Admission(play.store, pool, events_limit=0).admit() == 0
-    assert await Admission(play.store, pool, events_limit=1).admit() == 1
+    assert await Admission(play.store, pool, waiting_events=0).admit() == 0
+    assert await Admission(play.store, pool, waiting_events=1).admit() == 1

@@ -25,11 +25,12 @@ async def test_an_outcome_whose_signal_was_lost_is_routed_after_all(redis, wait_
     assert await play.states() == [("b", "queued")]
 
 
-async def test_what_was_signalled_again_is_not_idle_any_more(redis, wait_until):
+async def test_what_was_signalled_again_is_not_idle_any_more(redis):
     play, task = await claimed(redis)
     await play.execute(task)
-    supervisor = Supervisor(play.store, idle_ms=50)
-    assert await wait_until(supervisor.resignal_idle) == 1
+    await redis.xclaim("wf.tasks.function", RUNNERS_GROUP, "runner-1", 0, [task.entry], idle=100_000, justid=True)
+    supervisor = Supervisor(play.store, idle_ms=50_000)
+    assert await supervisor.resignal_idle() == 1
     assert await supervisor.resignal_idle() == 0
     assert len(await play.signals()) == 2
 
