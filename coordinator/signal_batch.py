@@ -60,6 +60,10 @@ class Routed:
         )
 
 
+class MissingResult(LookupError):
+    """A signal names a result that is not there: no outcome, so nothing happens to its token."""
+
+
 class SignalBatch:
     """Routes signals of one shard. Stateless but for caches; any number of them may work side by side."""
 
@@ -158,6 +162,10 @@ class SignalBatch:
             return await self._decide(routed)
         except PASSING:
             raise
+        except MissingResult as error:
+            signal = routed.signal
+            await self.store.dead_letter("missing_artifact", str(error), run=signal.run_id, token=signal.token_id)
+            return None
         except Exception as error:
             log.exception("a signal of %s cannot be decided", routed.signal.run_id)
             await self._dead_letter(routed.signal, error)
@@ -187,6 +195,8 @@ class SignalBatch:
         if signal.failure is not None:
             return signal.failure
         if signal.result_ref is not None:
+            if not await self.store.has_artifact(signal.run_id, artifact_name(signal.result_ref) or ""):
+                raise MissingResult(f"{signal.result_ref} is not among the artifacts of the run")
             value = (
                 None if routed.ir.is_plain(routed.node.id) else await self._resolve(signal.run_id, signal.result_ref)
             )

@@ -272,6 +272,9 @@ class RunStore:
         packed: bytes | None = await self.redis.hget(self.keys.artifacts(run_id), name)
         return packed
 
+    async def has_artifact(self, run_id: str, name: str) -> bool:
+        return bool(await self.redis.hexists(self.keys.artifacts(run_id), name))
+
     async def ir_text(self, run_id: str) -> str | None:
         """The newest IR of a run, None if the run is unknown."""
         text = await self.redis.get(self.keys.ir(run_id))

@@ -71,7 +71,7 @@ class Settings(BaseModel):
     origins: tuple[str, ...] = Field(
         (),
         alias="PAVANE_ORIGINS",
-        description="Origins of pages that may call the API besides its own (`https://ui.example.org`), separated by commas.",
+        description="Origins of other pages that may call the API (`https://ui.example.org`), separated by commas.",
     )
     api_keys: tuple[SecretStr, ...] = Field(
         (),

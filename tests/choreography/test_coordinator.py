@@ -175,6 +175,19 @@ def _failing_for(run_id, play):
     return decide
 
 
+async def test_a_result_that_is_not_there_is_no_outcome(redis):
+    play = Play(redis, CHAIN, lambda task, _: {"text": "x" * 20_000})
+    await play.start()
+    await play.execute((await play.tasks())[0])
+    (raw,) = await play.signals()
+    body = orjson.loads(raw)
+    await play.route([orjson.dumps(body | {"result_ref": "artifact://sha256-" + "0" * 64})])
+    assert await play.states() == [("a", "running")]
+    assert await play.counter("missing_artifact") == 1
+    await play.route([raw])
+    assert await play.states() == [("b", "queued")]
+
+
 async def test_an_outside_worker_may_answer_without_claiming(redis):
     """Contract: a worker in any language reads a stream and pushes a signal."""
     play = Play(redis, CHAIN)

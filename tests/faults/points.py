@@ -1,0 +1,79 @@
+"""Named points: where in its work a process dies, and how it is brought to die there without a hook in the product."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from itertools import count
+from typing import Any, NamedTuple
+
+
+class Point(NamedTuple):
+    """Before or after a call of a method of one of the service's objects."""
+
+    object: str
+    method: str
+    when: str
+
+
+COORDINATOR = {
+    "popped": Point("coordinator", "pop", "after"),
+    "loaded": Point("store", "load_tokens", "after"),
+    "decided": Point("store", "advance", "before"),
+    "advanced": Point("store", "advance", "after"),
+    "retried": Point("store", "retry_task", "after"),
+    "due": Point("store", "queue_task", "before"),
+    "requeued": Point("store", "queue_task", "after"),
+}
+ADMISSION = {
+    "admitting": Point("store", "start_runs", "before"),
+    "admitted": Point("store", "start_runs", "after"),
+}
+RUNNER = {
+    "read": Point("store", "start_task", "before"),
+    "claimed": Point("store", "start_task", "after"),
+    "executing": Point("runner", "_outcome", "before"),
+    "executed": Point("store", "finish_task", "before"),
+    "finished": Point("store", "finish_task", "after"),
+}
+RECORDER = {
+    "writing": Point("journal", "write", "before"),
+    "copied": Point("journal", "write", "inside"),
+    "recorded": Point("journal", "write", "after"),
+}
+POINTS = COORDINATOR | ADMISSION | RUNNER | RECORDER
+
+
+def die_at(name: str, hits: int, **objects: Any) -> None:
+    """Let this process kill itself when it comes to the point for the `hits`-th time with work in its hands.
+
+    It never does where there is no name, or where the point lies in another kind of service.
+    """
+    point = POINTS.get(name)
+    if point is not None and point.object in objects:
+        owner, times = objects[point.object], count(1)
+        dying = _dying(getattr(owner, point.method), point.when, lambda: next(times) == hits)
+        setattr(owner, point.method, dying)
+
+
+def _dying(call: Callable[..., Any], when: str, is_time: Callable[[], bool]) -> Callable[..., Any]:
+    async def dying(*args: Any, **kwargs: Any) -> Any:
+        if when == "inside":  # the recorder's transaction: all is written in it, and it is not committed
+            connection, page = args
+            async with connection.transaction():
+                await call(connection, page)
+                _die(bool(page.entries) and is_time())
+        if when == "before" and args[0]:
+            _die(is_time())
+        answer = await call(*args, **kwargs)
+        if when == "after" and (answer or args[1:]):
+            _die(is_time())
+        return answer
+
+    return dying
+
+
+def _die(now: bool) -> None:
+    if now:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,123 @@
+"""A service of the product as a process to kill, built from the product's own parts with short times."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool
+
+from agent_runner.engines.ollama import OllamaEngine
+from agent_runner.engines.simulated.server import SimulatedServer
+from agent_runner.runner import Runner
+from agent_runner.settings import RunnerSettings
+from coordinator.admission import Admission
+from coordinator.coordinator import Coordinator
+from coordinator.recorder import Recorder
+from coordinator.supervisor import Supervisor
+from coordinator.timers import Timers
+from lua.connection import connect_redis
+from lua.run_store import RunStore
+from schemas.keys import Keys
+from tests.faults.points import die_at
+from tests.faults.watched_runner import WatchedRunner
+
+AHEAD_MS = 9_700
+"""A deciding token is signalled again after 10 s; in these processes that is 0.3 s."""
+
+Parts = list[Coroutine[Any, Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the test tells the process."""
+
+    kind: str
+    name: str
+    redis: str = ""
+    database: str = ""
+    at: str = ""  # the named point to die at
+    hits: int = 1  # when it comes there for the so many-th time
+    idle_ms: int = 400  # a task not refreshed for so long has lost its runner; an outcome, its coordinator
+    slots: int = 8
+    pace_s: float = 0.0  # how long a task takes
+    engine: str = ""  # URL of an agent runner's engine
+    port: int = 0
+
+
+class HastyTimers(Timers):
+    async def handle_due(self, now: int | None = None) -> float:
+        return await super().handle_due(await self.store.now() + AHEAD_MS)
+
+
+def coordinator(options: Options, store: RunStore, stop: asyncio.Event) -> Parts:
+    routing = Coordinator(store)
+    die_at(options.at, options.hits, coordinator=routing, store=store)
+    supervisor = Supervisor(store, idle_ms=options.idle_ms, interval_s=0.1)
+    parts = [routing.run(stop), HastyTimers(store).run(stop), supervisor.run(stop)]
+    return [*parts, _admit(options, store, stop)] if options.database else parts
+
+
+async def _admit(options: Options, store: RunStore, stop: asyncio.Event) -> None:
+    async with AsyncConnectionPool(options.database, min_size=1, max_size=2, timeout=2, open=False) as pool:
+        await Admission(store, pool, in_flight=8, interval_s=0.02, retention_ms=600_000).run(stop)
+
+
+def runner(options: Options, store: RunStore, stop: asyncio.Event) -> Parts:
+    settings = RunnerSettings(
+        slots=options.slots, block_ms=50, reclaim_ms=50, reclaim_idle_ms=options.idle_ms, drain_ms=5_000,
+        heartbeat_ms=min(options.idle_ms // 4, 250), heartbeat_ttl_ms=options.idle_ms * 2,
+    )  # fmt: skip
+    serving: Runner
+    if options.engine:
+        serving = Runner(store, options.name, settings, engine=OllamaEngine(options.engine))
+    else:
+        serving = WatchedRunner(store, options.name, settings, options.pace_s)
+    die_at(options.at, options.hits, runner=serving, store=store)
+    return [serving.run(stop)]
+
+
+def recorder(options: Options, store: RunStore, stop: asyncio.Event) -> Parts:
+    recording = Recorder(
+        store.redis, store.keys, lambda: psycopg.AsyncConnection.connect(options.database, connect_timeout=2)
+    )
+    die_at(options.at, options.hits, journal=recording.journal)
+    return [recording.run(stop)]
+
+
+PARTS = {"coordinator": coordinator, "runner": runner, "recorder": recorder}
+
+
+async def _serve(options: Options, say: Callable[[str], None]) -> None:
+    stop = asyncio.Event()
+    loop, parent = asyncio.get_running_loop(), parent_process()
+    assert parent is not None
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_reader(parent.sentinel, os._exit, 1)  # dies with its parent
+    if options.kind == "engine":
+        async with SimulatedServer(speed=200.0, port=options.port) as server:
+            say(server.url)
+            await stop.wait()
+        return
+    store = RunStore(connect_redis(options.redis, socket_timeout=15), Keys())
+    parts = PARTS[options.kind](options, store, stop)
+    say("ready")
+    await asyncio.gather(*parts)
+    await store.redis.aclose()
+
+
+def run(options: Options, log: str, says: Connection) -> None:
+    """Be this service until SIGTERM; say once that it is ready (of an engine, its URL)."""
+    with Path(log).open("ab") as file:
+        os.dup2(file.fileno(), 2)
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {options.name} %(levelname)s %(message)s")
+    asyncio.run(_serve(options, says.send))
