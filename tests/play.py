@@ -12,12 +12,12 @@ from typing import Any
 
 import orjson
 from redis.asyncio import Redis
-from schemas.compiler.compiler import compile_workflow
 
 from coordinator.ir_cache import IRCache
 from coordinator.signal_batch import SignalBatch
 from lua.answers import StartedTask, Token, read_token
 from lua.run_store import Claim, Finish, RunStore
+from schemas.compiler.compiler import compile_workflow
 from schemas.events import Event, read_event
 from schemas.ir import IR
 from schemas.keys import Keys
