@@ -107,23 +107,18 @@ async def alone(store: RunStore, away: History) -> AsyncIterator[Api]:
 
 
 @pytest.fixture
-async def record(
-    redis: Redis, database_url: str, history: History, wait_until: Callable[..., Any]
-) -> AsyncIterator[Callable[[], Any]]:
-    """`await record()`: everything that waits in the stream is in Postgres now, and the stream is empty."""
-    stop = asyncio.Event()
-    recorder = Recorder(redis, Keys(), lambda: psycopg.AsyncConnection.connect(database_url, autocommit=True))
-    task: asyncio.Task[None] | None = None
+def record(redis: Redis, database_url: str, history: History, wait_until: Callable[..., Any]) -> Callable[[], Any]:
+    """`await record()`: what waited in the stream is in Postgres, and the stream is empty; what comes later waits."""
 
     async def empty() -> bool:
         return bool(await redis.xlen(Keys().events) == 0)
 
     async def run() -> None:
-        nonlocal task
-        task = task or asyncio.create_task(recorder.run(stop))
+        stop = asyncio.Event()
+        recorder = Recorder(redis, Keys(), lambda: psycopg.AsyncConnection.connect(database_url, autocommit=True))
+        recording = asyncio.create_task(recorder.run(stop))
         await wait_until(empty)
+        stop.set()
+        await recording
 
-    yield run
-    stop.set()
-    if task:
-        await task
+    return run

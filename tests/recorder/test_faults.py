@@ -79,7 +79,8 @@ async def test_a_standby_takes_over(redis: Redis, history: History, started, wai
     await stream.whole("run_1")
     await wait_until(lambda: first.recorded == 5)
     assert second.recorded == 0
-    task.cancel()
+    # asyncio.wait_for of Python 3.11 can swallow a cancellation that meets its timeout.
+    await wait_until(lambda: task.done() or not task.cancel())
     await wait_until(lambda: second.state == "recording")
     await stream.whole("run_2")
     await wait_until(lambda: second.recorded == 5)
