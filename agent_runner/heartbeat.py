@@ -120,10 +120,11 @@ class Heartbeat:
             return
         focus = fields.get("focus_model") or None
         pipe = self._store.redis.pipeline(transaction=False)
-        new = {pool: n - self._reported.get(pool, 0) for pool, n in self._guarded.loads.items()}
-        for pool, count in new.items():
-            if count:
-                pipe.hincrby(self._store.keys.model(pool), "loads", count)
+        # Taken before anything is awaited: a load that comes meanwhile, and a beat that does, are told apart.
+        before, self._reported = self._reported, dict(self._guarded.loads)
+        for pool, loads in self._reported.items():
+            if new := loads - before.get(pool, 0):
+                pipe.hincrby(self._store.keys.model(pool), "loads", new)
         if focus is not None:
             pipe.hset(self._store.keys.model(focus), "served_at", fields["heartbeat_at"])
         held = focus if "held" in fields else None
@@ -133,6 +134,9 @@ class Heartbeat:
             since, reason = int(fields["held_since"]), fields["held"]
             shown = {"state": "open", "runner": self._runner_id, "since": since, "reason": reason}
             pipe.hset(self._store.keys.model(held), "breaker", json.dumps(shown))
-        await pipe.execute()
+        try:
+            await pipe.execute()
+        except RedisError:
+            self._reported = before
+            raise
         self._held = held
-        self._reported = dict(self._guarded.loads)
