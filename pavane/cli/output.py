@@ -56,6 +56,12 @@ def clock(at_ms: int | None) -> str:
     return "" if at_ms is None else datetime.fromtimestamp(at_ms / 1_000).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def short_clock(at_ms: int) -> str:
+    """The time of today, else the day: what a column has room for."""
+    at = datetime.fromtimestamp(at_ms / 1_000)
+    return at.strftime("%H:%M:%S" if at.date() == datetime.now().date() else "%Y-%m-%d")
+
+
 def span(ms: float | None) -> str:
     """A duration with about three digits: `340 ms`, `4.21 s`, `3 min 20 s`, `2 h 5 min`."""
     if ms is None:
@@ -70,12 +76,19 @@ def span(ms: float | None) -> str:
     return f"{seconds // 3_600} h {seconds % 3_600 // 60} min"
 
 
+ID_WIDTH = 36  # of the run ids that we make
+
+
 def table(*columns: str) -> Table:
-    """A plain table. A column whose name ends with `>` is right-aligned."""
+    """A plain table. A column whose name ends with `>` is right-aligned; one with `|` is never broken, for ids."""
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
-        right = column.endswith(">")
-        made.add_column(column.rstrip(">"), justify="right" if right else "left", no_wrap=right, overflow="fold")
+        right, whole = column.endswith(">"), column.endswith("|")
+        width = None if not whole else ID_WIDTH
+        made.add_column(
+            column.rstrip(">|"), justify="right" if right else "left", no_wrap=right or whole, min_width=width,
+            overflow="fold",
+        )  # fmt: skip
     return made
 
 

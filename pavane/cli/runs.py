@@ -17,6 +17,7 @@ from pavane.cli.output import (
     pairs,
     print_json,
     print_shown,
+    short_clock,
     span,
     table,
 )
@@ -136,11 +137,11 @@ def ps(
     if as_json:
         print_json(answer)
         return
-    shown = table("RUN", "WORKFLOW", "STATUS", "STARTED", "TOOK>", "KEY")
+    shown = table("RUN|", "WORKFLOW", "STATUS", "STARTED", "TOOK>", "KEY")
     for found in answer["runs"]:
         took = span(found["ended_at"] - found["created_at"]) if found["ended_at"] else ""
         shown.add_row(
-            found["run_id"], found["workflow_id"], _styled(found["status"]), clock(found["created_at"]), took,
+            found["run_id"], found["workflow_id"], _styled(found["status"]), short_clock(found["created_at"]), took,
             found.get("key") or "",
         )  # fmt: skip
     console().print(shown)
