@@ -76,19 +76,19 @@ def span(ms: float | None) -> str:
     return f"{seconds // 3_600} h {seconds % 3_600 // 60} min"
 
 
-ID_WIDTH = 36  # of the run ids that we make
-
-
 def table(*columns: str) -> Table:
-    """A plain table. A column whose name ends with `>` is right-aligned; one with `|` is never broken, for ids."""
+    """A plain table. A column `NAME>` is right-aligned; one with a width, `NAME|36`, is never broken: ids are copied."""
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
-        right, whole = column.endswith(">"), column.endswith("|")
-        width = None if not whole else ID_WIDTH
+        name, _, width = column.partition("|")
+        right = name.endswith(">")
         made.add_column(
-            column.rstrip(">|"), justify="right" if right else "left", no_wrap=right or whole, min_width=width,
+            name.rstrip(">"),
+            justify="right" if right else "left",
+            no_wrap=right or bool(width),
+            min_width=int(width) if width else None,
             overflow="fold",
-        )  # fmt: skip
+        )
     return made
 
 

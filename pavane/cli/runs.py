@@ -137,7 +137,7 @@ def ps(
     if as_json:
         print_json(answer)
         return
-    shown = table("RUN|", "WORKFLOW", "STATUS", "STARTED", "TOOK>", "KEY")
+    shown = table("RUN|36", "WORKFLOW", "STATUS|9", "STARTED|8", "TOOK>", "KEY")
     for found in answer["runs"]:
         took = span(found["ended_at"] - found["created_at"]) if found["ended_at"] else ""
         shown.add_row(
