@@ -77,7 +77,7 @@ def span(ms: float | None) -> str:
 
 
 def table(*columns: str) -> Table:
-    """A plain table. A column `NAME>` is right-aligned; one with a width, `NAME|36`, is never broken: ids are copied."""
+    """A plain table. `NAME>` is right-aligned; a column with a width, `NAME|36`, is never broken: ids are copied."""
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
         name, _, width = column.partition("|")
