@@ -15,6 +15,7 @@ from starlette.responses import Response
 from orchestrator_api.problems import Refusal, invalid, too_large
 from schemas.errors import InvalidDocument, Problem, pointer
 from schemas.limits import LIMITS
+from schemas.values import is_deeper
 
 JSON = "application/json"
 YAML = ("application/yaml", "application/x-yaml", "text/yaml")
@@ -116,27 +117,13 @@ def read_json(raw: bytes) -> Any:
 
 def json_faults(raw: bytes, value: Any) -> list[Problem]:
     """What is wrong with a value that `raw` was parsed to: its depth, its whole numbers."""
-    if raw.count(b"[") + raw.count(b"{") > LIMITS.json_depth and _depth_exceeds(value, LIMITS.json_depth):
+    if raw.count(b"[") + raw.count(b"{") > LIMITS.json_depth and is_deeper(value, LIMITS.json_depth):
         return [Problem("", "too-deep", f"nested deeper than the limit json_depth, {LIMITS.json_depth} levels")]
     if _LONG_NUMBER.search(raw):
         number = _wide_number(raw)
         if number is not None:
             return [Problem("", "number-too-large", f"the whole number {number} does not fit into 64 bits")]
     return []
-
-
-def _depth_exceeds(value: Any, limit: int) -> bool:
-    level = [value] if isinstance(value, dict | list) else []  # the containers at one depth
-    for _ in range(limit):
-        level = [
-            child
-            for container in level
-            for child in (container.values() if isinstance(container, dict) else container)
-            if isinstance(child, dict | list)
-        ]
-        if not level:
-            return False
-    return True
 
 
 def _wide_number(raw: bytes) -> str | None:

@@ -54,11 +54,14 @@ def encode_value(value: Any) -> tuple[str, Artifact | None]:
 
 def too_deep(text: bytes) -> bool:
     """Whether lists and objects of a JSON text are nested deeper than `json_depth`."""
-    if text.count(b"[") + text.count(b"{") <= LIMITS.json_depth:  # nearly always: no need to look closer
-        return False
-    value = orjson.loads(text)
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(LIMITS.json_depth):
+    # Nearly always there are fewer brackets: no need to look closer.
+    return text.count(b"[") + text.count(b"{") > LIMITS.json_depth and is_deeper(orjson.loads(text), LIMITS.json_depth)
+
+
+def is_deeper(value: Any, limit: int) -> bool:
+    """Whether lists and objects are nested more than `limit` levels deep."""
+    level = [value] if isinstance(value, dict | list) else []  # the containers at one depth
+    for _ in range(limit):
         level = [
             child
             for container in level
