@@ -34,3 +34,14 @@ async def test_random_workflows_in_random_orders(redis, block):
             play = JudgedPlay(redis, made, random.Random(f"{seed} {order}"))
             await play.play()
             assert await play.differences() == [], (seed, order)
+
+
+@pytest.mark.parametrize("seed", [2468, 3439])
+async def test_workflows_that_once_told_something(redis, seed):
+    """2468: a later pass with an equal depth. 3439: of two lanes one fails, and gives no output."""
+    made = case(random.Random(seed))
+    for order in range(8):
+        await redis.flushdb()
+        play = JudgedPlay(redis, made, random.Random(f"{seed} {order}"))
+        await play.play()
+        assert await play.differences() == [], order

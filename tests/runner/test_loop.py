@@ -142,16 +142,19 @@ async def test_a_zombies_outcome_changes_nothing(
     assert counted["result_data"] == "other's"
 
 
-async def test_a_long_task_is_not_stolen(store: RunStore, serve: Serve, signals: Signals) -> None:
+async def test_a_long_task_is_not_stolen(store: RunStore, serve: Serve, signals: Signals, wait_until: Any) -> None:
     gate = Gate()
     serve("long", handlers=[gate.handler], settings=IMPATIENT)
     await start(store, "run_1", make_ir(function("a", "held", timeout_ms=60_000)))
     await gate.reached()
-    deadline = await store.redis.zscore(store.keys.timers, "timeout run_1 run_1.1 1")
+    timer = "timeout run_1 run_1.1 1"
+    deadline = await store.redis.zscore(store.keys.timers, timer)
     serve("thief", handlers=[gate.handler], settings=IMPATIENT)
-    async with asyncio.timeout(10):  # several times its idle limit, by the server's own clock
-        while await store.redis.zscore(store.keys.timers, "timeout run_1 run_1.1 1") < deadline + 400:
-            await asyncio.sleep(0.01)
+
+    async def held_long() -> bool:  # several times its idle limit, by the server's own clock
+        return bool(await store.redis.zscore(store.keys.timers, timer) >= deadline + 400)
+
+    await wait_until(held_long)
     gate.opened.set()
     (signal,) = await signals(1)
     assert (signal["attempt"], gate.entered) == (1, 1)

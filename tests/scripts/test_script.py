@@ -50,10 +50,10 @@ async def test_keys_of_lua_and_python_agree(redis):
 
 
 @pytest.mark.parametrize("name", ["inspect_run", "inspect_model"])
-async def test_people_see_a_run_whole(redis, name):
-    play = Play(redis, CHAIN)
+async def test_people_see_a_run_whole(any_redis, name):
+    play = Play(any_redis, CHAIN)
     await play.start()
     source = files("lua").joinpath(f"{name}.lua").read_text()
-    answer = await redis.eval(source, 1, "run_1" if name == "inspect_run" else "no-such")
+    answer = await any_redis.eval(source, 1, "run_1" if name == "inspect_run" else "no-such")
     text = b"\n".join(answer).decode()
     assert ("status = RUNNING" in text and '"state":"queued"' in text) or text == "no model no-such in Redis"
