@@ -34,8 +34,11 @@ class EmbeddedValkey(EmbeddedServer):
 
     @property
     def tcp_url(self) -> str | None:
-        """The URL on loopback, `redis://:PASSWORD@127.0.0.1:PORT/0`; None where no port was asked for."""
-        return f"redis://:{self._folder.password()}@127.0.0.1:{self._tcp_port}/0" if self._tcp_port else None
+        """The URL on loopback, `redis://default:PASSWORD@127.0.0.1:PORT/0`; None where no port was asked for.
+
+        It names the user, since redis-cli takes an URL without one for the user "".
+        """
+        return f"redis://default:{self._folder.password()}@127.0.0.1:{self._tcp_port}/0" if self._tcp_port else None
 
     def remove(self) -> None:
         """Stops the server and deletes its data."""

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -250,3 +251,11 @@ def test_a_shared_folder_that_others_may_write_to_is_not_trusted(
     monkeypatch.setattr(account, "SHARED_BASES", (str(tmp_path),))
     with pytest.raises(PermissionError, match="nobody"):
         account.shared_folder(account.Account("nobody", 65534, 65534))
+
+
+def test_redis_cli_is_let_in_by_the_url(private_servers: PrivateServers) -> None:
+    """redis-cli sends the user of the URL as it stands there, and "" is no user."""
+    valkey = private_servers.valkey(port=0)
+    url = urlsplit(valkey.tcp_url or "")
+    with redis.Redis(host=url.hostname or "", port=url.port or 0) as client:
+        assert client.execute_command("AUTH", url.username or "", url.password or "") is True
