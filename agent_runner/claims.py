@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -15,9 +15,11 @@ from agent_runner.programs import Programs
 from agent_runner.work import Fetched, Program, Work
 from lua.answers import StartedTask
 from lua.run_store import Claim, Finish, RunStore
+from schemas.ir import Node
+from schemas.kept import Kept
 from schemas.messages import Task
 from schemas.values import artifact_name, decode_value, unpack
-from schemas.variables import make_variables, run_variables
+from schemas.variables import item_index, make_variables, run_variables
 
 log = logging.getLogger("pavane.runner")
 
@@ -39,6 +41,7 @@ class Claims:
         self._node_types = node_types
         self._default_timeout_ms = default_timeout_ms
         self._programs = Programs(store)
+        self._packed = Kept()
 
     async def start(self, fetched: Sequence[Fetched]) -> Claimed:
         """Make the claims real. Entries with nothing left to do are gone from the answer.
@@ -60,27 +63,26 @@ class Claims:
     async def variables(self, work: Work) -> dict[str, Any]:
         """What the node's templates see. Raises TaskFailed if an artifact is not to be had."""
         started, node = work.started, work.node
-        texts = {("input", ""): started.input}
-        texts |= {("arrived", source): text for source, text in started.arrived.items()}
-        texts |= {("ctx", name): text for name, text in started.outputs.items()}
-        values = await self._values(work.task.run_id, texts)
+        values = await self._values(work.task.run_id, _texts(node, started))
         token = started.token
         return make_variables(
             node_type=node.type,
             waits=node.analysis.waits,
-            input=values["input", ""],
-            arrived={source: values["arrived", source] for source in started.arrived},
+            input=values.get(("input", "")),
+            arrived={source: values.get(("arrived", source)) for source in started.arrived},
             ctx={name: values["ctx", name] for name in started.outputs},
             iteration=token.iteration if token is not None else 0,
             run=run_variables(work.task.run_id, work.program.ir.workflow_id, started.batch, started.key),
+            item=values.get(("item", "")),
+            index=item_index(work.task.scope),
         )
 
     def _claim(self, fetched: Fetched) -> Claim:
         program = self._programs.known(fetched.task.digest)
         node = program.ir.nodes.get(fetched.task.node_id) if program is not None else None
-        if node is None:  # patched since: what it reads is loaded once its IR is known
+        if program is None or node is None:  # patched since: what it reads is loaded once its IR is known
             return Claim(fetched.task, (), None, fetched.reclaimed)
-        return Claim(fetched.task, node.analysis.task_reads, node.timeout_ms, fetched.reclaimed)
+        return Claim(fetched.task, _reads(program, node), node.timeout_ms, fetched.reclaimed)
 
     async def _work(self, claim: Claim, started: StartedTask) -> Work:
         """Raises TaskFailed where the task can not be executed here."""
@@ -93,7 +95,7 @@ class Claims:
             raise TaskFailed("not_found", f"node {claim.task.node_id!r} is no more in the workflow")
         if node.type not in self._node_types:
             raise TaskFailed("invalid_input", f"a node of type {node.type!r} came to runner {self._runner_id!r}")
-        missing = [name for name in node.analysis.task_reads if name not in claim.reads]
+        missing = [address for address in _reads(program, node) if address not in claim.reads]
         if missing:
             started = await self._with_outputs(claim.task, started, missing)
         timeout_ms = node.timeout_ms if node.timeout_ms is not None else self._default_timeout_ms
@@ -112,12 +114,17 @@ class Claims:
             raise TaskFailed("not_found", "the run's IR is gone")
         return program
 
-    async def _with_outputs(self, task: Task, started: StartedTask, names: Sequence[str]) -> StartedTask:
-        key = self._store.keys.context(task.run_id, task.scope)
-        texts = await self._store.redis.hmget(key, list(names))
-        more = {name: text.decode() for name, text in zip(names, texts, strict=True) if text is not None}
-        outputs: Mapping[str, str] = {**started.outputs, **more}
-        return StartedTask(**{name: getattr(started, name) for name in StartedTask.__slots__} | {"outputs": outputs})
+    async def _with_outputs(self, task: Task, started: StartedTask, addresses: Sequence[str]) -> StartedTask:
+        names: dict[str, list[str]] = {}  # by the scope that has them
+        for address in addresses:
+            name, _, level = address.partition("@")
+            scope = ".".join(task.scope.split(".")[: int(level)]) if level else task.scope
+            names.setdefault(scope, []).append(name)
+        outputs = dict(started.outputs)
+        for scope, some in names.items():
+            texts = await self._store.redis.hmget(self._store.keys.context(task.run_id, scope), some)
+            outputs |= {name: text.decode() for name, text in zip(some, texts, strict=True) if text is not None}
+        return replace(started, outputs=outputs)
 
     async def _values(self, run_id: str, texts: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], Any]:
         names = {place: name for place, text in texts.items() if (name := artifact_name(text)) is not None}
@@ -127,8 +134,33 @@ class Claims:
         }
 
     async def _artifacts(self, run_id: str, names: Sequence[str]) -> dict[str, Any]:
-        packed = await self._store.redis.hmget(self._store.keys.artifacts(run_id), list(names))
-        for name, one in zip(names, packed, strict=True):
+        """Packed ones that were read lately are at hand: many items of a map read one input. They are unpacked for each
+        execution, since a handler may change what it is given."""
+        missing = [name for name in names if name not in self._packed]
+        loaded = await self._store.redis.hmget(self._store.keys.artifacts(run_id), missing) if missing else []
+        packed = {name: self._packed.get(name) for name in names}
+        for name, one in zip(missing, loaded, strict=True):
             if one is None:
                 raise TaskFailed("not_found", f"artifact {name} is gone")
-        return {name: unpack(one) for name, one in zip(names, packed, strict=True)}
+            packed[name] = self._packed.put(name, one, len(one))
+        return {name: unpack(one) for name, one in packed.items()}
+
+
+def _texts(node: Node, started: StartedTask) -> dict[tuple[str, str], str]:
+    """The stored texts of the values that the node's templates read."""
+    texts = {("ctx", name): text for name, text in started.outputs.items()}
+    wanted = set(node.variables)
+    if "output" in wanted:
+        texts |= {("arrived", source): text for source, text in started.arrived.items()}
+        if not started.arrived:  # an entry gets the run's input, or the item
+            wanted.add("input" if started.item is None else "item")
+    if "input" in wanted:
+        texts["input", ""] = started.input
+    if "item" in wanted and started.item is not None:
+        texts["item", ""] = started.item
+    return texts
+
+
+def _reads(program: Program, node: Node) -> Sequence[str]:
+    """Addresses of the outputs that its templates read: `<node>`, or `<node>@<level>` in an enclosing scope."""
+    return program.ir.addresses(node.id, node.analysis.task_reads)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from agent_runner.work import Work
@@ -28,8 +29,10 @@ class Execution:
 class Executions:
     """Executions by token. A slot is free as soon as the execution ended, before its outcome is stored."""
 
-    def __init__(self, slots: int, prefetch: int) -> None:
+    def __init__(self, slots: int, prefetch: int, freed: Callable[[], None] = lambda: None) -> None:
+        """`freed` is called when a slot became free."""
         self.slots = slots
+        self._freed = freed
         self.running = 0
         self.ended = 0  # in this runner's life
         self._longest_prefetch = prefetch
@@ -50,21 +53,39 @@ class Executions:
     def begin(self, work: Work) -> Execution:
         execution = Execution(work)
         self._by_token[work.task.token_id] = execution
-        if self.running == 0:
-            self._busy_since = execution.began
-        self.running += 1
+        self._occupy()
         return execution
 
     def end(self, execution: Execution) -> None:
         """Free its slot."""
         execution.ended = True
-        now = time.monotonic()
-        self.running -= 1
         self.ended += 1
-        self._mean_s += (now - execution.began - self._mean_s) * _SMOOTHING
+        self._mean_s += (time.monotonic() - execution.began - self._mean_s) * _SMOOTHING
+        self._free()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """An execution's slot is free while it waits for others that may need one: a child run's tasks, on this GPU.
+
+        Afterwards it goes on at once, if need be beyond the slots.
+        """
+        self._free()
+        try:
+            yield
+        finally:
+            self._occupy()
+
+    def _occupy(self) -> None:
+        if self.running == 0:
+            self._busy_since = time.monotonic()
+        self.running += 1
+
+    def _free(self) -> None:
+        self.running -= 1
         if self.running == 0 and self._busy_since is not None:
-            self._busy_s += now - self._busy_since
+            self._busy_s += time.monotonic() - self._busy_since
             self._busy_since = None
+        self._freed()
 
     def forget(self, execution: Execution) -> None:
         """Its outcome is stored, or somebody else's now."""

@@ -46,9 +46,11 @@ class TaskIntake:
         self._settings = settings
         names = [task_stream(node_type) for node_type in types]
         self._names = [*(name + INTERACTIVE for name in names), *names]
+        self._types = len(names)
 
     async def fetch(self, count: int) -> list[Fetched]:
-        return await self._streams.read(self._names, count, self._settings.block_ms)
+        of_each = -(-count // self._types)  # a read gives so many of each stream
+        return await self._streams.read(self._names, of_each, self._settings.block_ms)
 
     async def reclaim(self, count: int) -> list[Fetched]:
         taken: list[Fetched] = []

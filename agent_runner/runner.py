@@ -26,13 +26,12 @@ from agent_runner.engines.engine import Engine
 from agent_runner.executions import Execution, Executions
 from agent_runner.failure import TaskFailed
 from agent_runner.guarded_engine import GuardedEngine
-from agent_runner.handlers import Handlers
 from agent_runner.heartbeat import Heartbeat
 from agent_runner.intake import Intake, ModelIntake, TaskIntake
 from agent_runner.nodes.agent import AgentNodes
-from agent_runner.nodes.function import FunctionNodes
 from agent_runner.settings import RunnerSettings
 from agent_runner.streams import Streams
+from agent_runner.tools.toolbox import Toolbox, ToolSources
 from agent_runner.wakeup import Wakeup
 from agent_runner.work import Fetched, NodeKind, Work
 from lua.run_store import Finish, RunStore
@@ -52,7 +51,7 @@ A = TypeVar("A")
 
 
 class Runner:
-    """One runner on one shard. Give it `handlers` for function nodes, or the `engine` of one GPU for agent nodes.
+    """One runner on one shard. Give it `nodes`, by type, or the `engine` of one GPU for agent nodes.
 
     `await run(stop)` serves until `stop` is set, then drains: running tasks end (at most `drain_ms`), what was not
     started is handed back, the heartbeat is removed. Raises nothing; Redis may come and go. A runner runs once.
@@ -60,28 +59,32 @@ class Runner:
 
     def __init__(
         self, store: RunStore, runner_id: str, settings: RunnerSettings | None = None, *,
-        handlers: Handlers | None = None, engine: Engine | None = None,
+        nodes: Mapping[str, NodeKind] | None = None, engine: Engine | None = None, tools: ToolSources | None = None,
     ) -> None:  # fmt: skip
-        """Raises ValueError for an id that is no NAME."""
+        """`tools` is what agents' tools are made of.
+
+        Raises ValueError for an id that is no NAME, and for a runner that would have nothing to do.
+        """
         if NAME.fullmatch(runner_id) is None:
             raise ValueError(f"the runner id {runner_id[:200]!r} must match {NAME.pattern}")
-        if (handlers is None) == (engine is None):
-            raise ValueError("a runner has either handlers or an engine")
+        if bool(nodes) == (engine is not None):
+            raise ValueError("a runner has either nodes or an engine")
         self.store = store
         self.runner_id = runner_id
         self.settings = settings = settings or RunnerSettings()
-        self.executions = Executions(settings.slots, settings.prefetch)
+        self.executions = Executions(settings.slots, settings.prefetch, self._slot_freed)
         self.streams = Streams(store, runner_id)
         self.guarded: GuardedEngine | None = None
         self.intake: Intake
-        self._nodes: dict[str, NodeKind]
+        self._nodes: Mapping[str, NodeKind]
         if engine is not None:
             self.guarded = GuardedEngine(engine, changed=self._engine_changed)
             self.intake = ModelIntake(store, self.streams, settings, self.executions)
-            self._nodes = {"agent": AgentNodes(self.guarded)}
-        elif handlers is not None:
-            self.intake = TaskIntake(self.streams, settings, ["function"])
-            self._nodes = {"function": FunctionNodes(handlers)}
+            toolbox = Toolbox(store, tools or ToolSources(), self.executions.aside)
+            self._nodes = {"agent": AgentNodes(self.guarded, store, toolbox)}
+        else:
+            self._nodes = dict(nodes or {})
+            self.intake = TaskIntake(self.streams, settings, list(self._nodes))
         self._claims = Claims(store, runner_id, frozenset(self._nodes), settings.default_timeout_ms)
         self.heartbeat = Heartbeat(
             store, runner_id, settings, self.streams, self.executions, self._describe, self.guarded
@@ -187,10 +190,6 @@ class Runner:
             self._to_finish.notify()
         finally:
             self.executions.end(execution)
-            self.intake.wake()
-            self._ready.notify()
-            self._room.notify()
-            self._quiet.notify()
 
     async def _outcome(self, work: Work) -> Finish:
         """Execute it; whatever happens is an outcome, except that the runner stops."""
@@ -316,6 +315,11 @@ class Runner:
                 await self._stopping.wait()
         except TimeoutError:
             return
+
+    def _slot_freed(self) -> None:
+        self.intake.wake()
+        for wakeup in (self._room, self._ready, self._quiet):
+            wakeup.notify()
 
     def _engine_changed(self) -> None:
         self.heartbeat.soon()

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [hops|conditions|submission ...]`: measure, and print each figure with its ratio."""
+"""`python -m benchmarks [hops|conditions|submission|maps ...]`: measure, and print each figure with its ratio."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import conditions, hops, submission
+from benchmarks import conditions, hops, maps, submission
 
-MEASUREMENTS = {"hops": hops.measure, "conditions": conditions.measure, "submission": submission.measure}
+MEASUREMENTS = {
+    "hops": hops.measure,
+    "conditions": conditions.measure,
+    "submission": submission.measure,
+    "maps": maps.measure,
+}
 
 
 def main() -> None:

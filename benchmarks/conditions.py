@@ -1,4 +1,4 @@
-"""Conditions: one evaluation of a typical one, with a small and a large context."""
+"""Conditions: one evaluation of typical ones, with a small and a large context."""
 
 from __future__ import annotations
 
@@ -6,9 +6,18 @@ import timeit
 from typing import Any
 
 from benchmarks.figure import Figure
-from schemas.expressions.expression import parse_expression
+from schemas.conditions.condition import Condition
 
-TEXT = "output.score >= 80 && ctx.enrich.output.revenue > 100000"
+EXPRESSION = "output.score >= 80 && ctx.enrich.output.revenue > 100000"
+SCHEMA = {"type": "object", "required": ["score"], "properties": {"score": {"type": "integer", "minimum": 80}}}
+CONDITIONS: dict[str, dict[str, Any]] = {
+    "cel": {"type": "cel", "expression": EXPRESSION},
+    "json_schema": {"type": "json_schema", "schema": SCHEMA},
+    "jsonpath": {"type": "jsonpath", "path": "$[?@ >= 80]"},
+}
+SIZES = {"1 KB": 1_000, "50 KB": 50_000, "8 MB": 8_000_000}
+PYTHON = "o = v['output']['score'] >= 80 and v['ctx']['enrich']['output']['revenue'] > 100000"
+TIMES = 50_000
 
 
 def _variables(size: int) -> dict[str, Any]:
@@ -22,17 +31,20 @@ def _variables(size: int) -> dict[str, Any]:
 
 
 def measure() -> list[Figure]:
-    expression = parse_expression(TEXT)
-    python = "o = v['output']['score'] >= 80 and v['ctx']['enrich']['output']['revenue'] > 100000"
     figures = []
-    for size, name in ((1_000, "1 KB"), (50_000, "50 KB")):
-        variables = _variables(size)
-        ours = min(timeit.repeat(lambda v=variables: expression.holds(v), number=100_000, repeat=5)) * 10
-        bare = min(timeit.repeat(python, globals={"v": variables}, number=100_000, repeat=5)) * 10
-        figures.append(
-            Figure(
-                f"condition, {name} of context", f"{ours:.2f} us", f"the same in Python {bare:.2f} us", ours / bare,
-                "under 5 us",
+    for size, length in SIZES.items():
+        variables = _variables(length)
+        bare = _microseconds(PYTHON, v=variables)
+        for kind, source in CONDITIONS.items():
+            if kind != "cel" and size != "1 KB":
+                continue
+            ours = _microseconds("holds(v)", holds=Condition(source).holds, v=variables)
+            peer = f"a comparison in Python {bare:.2f} us"
+            figures.append(
+                Figure(f"{kind} condition, {size} of context", f"{ours:.2f} us", peer, ours / bare, "under 10 us")
             )
-        )  # fmt: skip
     return figures
+
+
+def _microseconds(statement: str, **names: Any) -> float:
+    return min(timeit.repeat(statement, globals=names, number=TIMES, repeat=5)) / TIMES * 1e6

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
+from coordinator.children import Workflows, no_workflows
 from coordinator.ir_cache import IRCache
 from coordinator.service_loop import repeat
 from coordinator.signal_batch import SignalBatch
@@ -20,9 +21,12 @@ POP_TIMEOUT_S = 1.0
 class Coordinator:
     """Routes completions of one shard until it is stopped. Nothing is kept here that another coordinator needs."""
 
-    def __init__(self, store: RunStore, *, workers: int = 2, irs: IRCache | None = None) -> None:
+    def __init__(
+        self, store: RunStore, *, workers: int = 2, irs: IRCache | None = None,
+        workflows: Workflows = no_workflows,
+    ) -> None:  # fmt: skip
         self.store = store
-        self.batch = SignalBatch(store, irs or IRCache(store))
+        self.batch = SignalBatch(store, irs or IRCache(store), workflows)
         self.workers = workers
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -3,7 +3,8 @@
 completed ── record output ── edges / rules / loop ──► targets ──► waits?  ► arrival (the script merges and releases)
     │                                  ▲                  │       task?   ► fire on its stream
     │                                  └── in passing ◄───┴─────── branch, loop, transform, join: decided here
-    └─ failed ── attempts left ► retry   ── on_error ► its targets   ── else ► the run fails
+    └─ failed ── attempts left ► retry   ── on_error ► its targets   ── else ► its map, or the run, fails
+reached, and ends later (map, workflow, human, wait) ─► opened: opening.py
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from coordinator.opening import NodeFailed, Opened, StartMap, open_node
+from schemas.conditions.condition import Condition
 from schemas.expressions.error import EvaluationError
-from schemas.expressions.expression import Expression
-from schemas.ir import IR, Node
+from schemas.ir import IR, OPENED_TYPES, Node
 from schemas.messages import Failure
 from schemas.plan import Arrival, Output, Plan, Rank
 from schemas.values import ValueTooLarge, encode_value
-from schemas.variables import arrived_output, make_variables
+from schemas.variables import arrived_output, item_index, make_variables
 
 MAX_BACKOFF_MS = 3_600_000
+CAUSE_CHARS = 1_000
+"""Of a message and of its cause's: an error is no artifact, in whatever letters it is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,11 @@ class View:
     run: Mapping[str, Any]  # the variable `run`
     ctx: Mapping[str, Any] = field(default_factory=dict)  # node -> output, those that routing may read
     passes: Mapping[str, int] = field(default_factory=dict)  # loop -> passes completed
-    arrived: Mapping[str, Any] = field(default_factory=dict)  # deciding tokens only
+    arrived: Mapping[str, Any] = field(default_factory=dict)  # tokens that are no tasks
+    item: Any = None  # in a map: the item's value
+    item_iteration: int = 0  # in a map: the iteration outside of the item's own loops
+    again: bool = False  # its failure came in before the run was retried
+    now: int = 0  # ms since the epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,10 @@ class Done:
 
     value: Any
     text: str
+
+
+class PassesOn:
+    """A node that has waited and passes on what arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,55 +86,95 @@ class Fail:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-Decision = Move | TryAgain | Fail
+@dataclass(frozen=True, slots=True)
+class EndItem:
+    """The token's item of a map ends, and `error` is its result."""
+
+    error: Mapping[str, Any]
+    facts: Mapping[str, Any]
 
 
-class NodeFailed(Exception):
-    """A node decided in passing has failed for good."""
+@dataclass(frozen=True, slots=True)
+class FailMap:
+    """The map of the token's item fails with `failure`."""
 
-    def __init__(self, klass: str, message: str) -> None:
-        super().__init__(message)
-        self.klass = klass
+    error: Mapping[str, Any]  # of the token
+    facts: Mapping[str, Any]
+    map: str
+    failure: Failure
 
 
-def decide(ir: IR, view: View, outcome: Done | Failure | None, chance: float) -> Decision:
+Decision = Move | TryAgain | Fail | EndItem | FailMap | Opened
+
+
+def decide(ir: IR, view: View, outcome: Done | Failure | PassesOn | None, chance: float) -> Decision:
     """The decision for one completed token.
 
-    `outcome` is None for a deciding token (a node that the coordinator itself decides). `chance` in [0, 1) spreads
-    the backoff. Never raises for anything that a workflow or a result can contain.
+    `outcome` is None for a deciding token (a node that the coordinator itself decides or opens). `chance` in [0, 1)
+    spreads the backoff. Never raises for anything that a workflow or a result can contain.
     """
     node = ir.nodes[view.node_id]
     if isinstance(outcome, Failure):
         return _failed(ir, view, node, outcome, chance)
     routing = _Routing(ir, view)
     try:
-        if outcome is None:
-            routing.execute(node, view.arrived, view.depth, view.lane)
-        else:
+        if outcome is None and node.type in OPENED_TYPES:
+            opened = open_node(node, routing.arriving(node), view.now)
+            if not (isinstance(opened, StartMap) and not opened.items):
+                return opened
+            routing.leave(node, [], "[]", view.depth, view.lane, view.iteration)
+        elif isinstance(outcome, Done):
             routing.leave(node, outcome.value, outcome.text, view.depth, view.lane, view.iteration)
+        else:
+            routing.execute(node, view.arrived, view.depth, view.lane)
     except NodeFailed as failed:
-        return Fail(_error(failed.klass, str(failed), view.attempt or 1, node.id), routing.facts())
+        failure = Failure(failed.klass, str(failed), retryable=False)
+        return _failed(ir, view, node, failure, chance, routing.facts())
     routing.pass_through()
     return Move(routing.plan, routing.facts())
 
 
-def _failed(ir: IR, view: View, node: Node, failure: Failure, chance: float) -> Decision:
+def _failed(
+    ir: IR, view: View, node: Node, failure: Failure, chance: float, facts: Mapping[str, Any] | None = None
+) -> Decision:
     attempts = view.failures + 1
-    error = _error(failure.klass, failure.message, attempts, node.id)
-    if failure.retryable and attempts < node.retry.max_attempts:
+    error = {"class": failure.klass, "message": failure.message, "attempts": attempts, "node": node.id}
+    if failure.cause:
+        error["cause"] = failure.cause
+    if failure.retryable and node.is_task and attempts < node.retry.max_attempts:
         return TryAgain(_backoff_ms(node, view.failures, chance), error)
-    if node.on_error is None:
-        return Fail(error)
+    targets = node.on_error
+    if failure.klass == "deadline" and node.deadline_path is not None:
+        targets = node.deadline_path
+    if targets is None:
+        return _fail(ir, view, node, error, facts or {})
     routing = _Routing(ir, view)
     routing.plan.failed = True
-    routing.emit(node, node.on_error, {"error": error}, encode_value({"error": error})[0], view.depth, view.lane)
+    routing.emit(node, targets, {"error": error}, encode_value({"error": error})[0], view.depth, view.lane)
     routing.pass_through()
-    routing.plan.outputs.insert(0, Output(node.id, None, (view.depth, view.lane), ends=not node.on_error))
+    routing.plan.outputs.insert(0, Output(node.id, None, (view.depth, view.lane), ends=not targets))
     return Move(routing.plan, {**routing.facts(), "error": error})
 
 
-def _error(klass: str, message: str, attempts: int, node_id: str) -> dict[str, Any]:
-    return {"class": klass, "message": message, "attempts": attempts, "node": node_id}
+def _fail(ir: IR, view: View, node: Node, error: Mapping[str, Any], facts: Mapping[str, Any]) -> Decision:
+    """Nothing takes over: the run fails, or what the token is an item of."""
+    enclosing = node.analysis.map
+    map_node = ir.nodes[enclosing].map if enclosing else None
+    if map_node and map_node.collect:
+        return EndItem(error, facts)
+    if view.again and node.is_task:
+        return TryAgain(0, error)
+    if enclosing is None:
+        return Fail(error, facts)
+    return fail_map(node, view.scope, error, facts)
+
+
+def fail_map(node: Node, scope: str, error: Mapping[str, Any], facts: Mapping[str, Any]) -> FailMap:
+    """A failure of `node` in the item `scope` is one of its map."""
+    message = f"item {item_index(scope)}: {node.id}: {error['message']}"[:CAUSE_CHARS]
+    cause = {"class": error["class"], "message": error["message"][:CAUSE_CHARS]}
+    cause |= {"attempts": error["attempts"], "node": error["node"]}
+    return FailMap(error, facts, node.analysis.map or "", Failure("item", message, retryable=False, cause=cause))
 
 
 def _backoff_ms(node: Node, failures: int, chance: float) -> int:
@@ -149,6 +201,16 @@ class _Routing:
         self.condition_errors: list[dict[str, Any]] = []
         self.passing: deque[tuple[Node, Arrival, Any]] = deque()
         self.decided = {view.node_id}
+
+    def arriving(self, node: Node) -> dict[str, Any]:
+        """The variables at a node that begins now."""
+        value = arrived_output(node.type, node.analysis.waits, self._entry, self.view.arrived)
+        return self._variables(node, value, self.view.iteration)
+
+    @property
+    def _entry(self) -> Any:
+        """What an entry gets."""
+        return self.view.item if self.view.scope else self.view.input
 
     def facts(self) -> dict[str, Any]:
         facts: dict[str, Any] = {}
@@ -194,7 +256,7 @@ class _Routing:
             self.plan.arrivals.append(Arrival(target.id, source.id, text, rank, depth, ""))
             return
         arrival = Arrival(target.id, source.id, text, rank, depth, lane)
-        if target.is_task or target.id in self.decided:
+        if target.is_task or target.type in OPENED_TYPES or target.id in self.decided:
             self.plan.fires.append(arrival)
         else:
             self.decided.add(target.id)
@@ -212,12 +274,13 @@ class _Routing:
 
     # -- nodes decided here ------------------------------------------------------------------------
     def execute(self, node: Node, arrived: Mapping[str, Any], depth: int, lane: str) -> None:
-        """A branch, loop, transform or join. Raises NodeFailed before it has changed anything."""
-        value = arrived_output(node.type, node.analysis.waits, self.view.input, arrived)
+        """A branch, loop, transform, join, or what passes on. Raises NodeFailed before it has changed anything."""
+        value = arrived_output(node.type, node.analysis.waits, self._entry, arrived)
         if node.type == "loop":
             self._loop(node, value, arrived, depth, lane)
             return
-        iteration = self.passes.get(node.analysis.within or "", 0)
+        within = node.analysis.within
+        iteration = self.view.item_iteration if within is None else self.passes.get(within, 0)
         if node.type == "branch":
             self._branch(node, value, iteration, depth, lane)
             return
@@ -293,12 +356,12 @@ class _Routing:
     def _variables(self, node: Node, value: Any, iteration: int) -> dict[str, Any]:
         variables = make_variables(
             node_type=node.type, waits=False, input=self.view.input, arrived={}, ctx=self.ctx,
-            iteration=iteration, run=self.view.run,
+            iteration=iteration, run=self.view.run, item=self.view.item, index=item_index(self.view.scope),
         )  # fmt: skip
         variables["output"] = value
         return variables
 
-    def _holds(self, node: Node, condition: Expression, variables: Mapping[str, Any]) -> bool:
+    def _holds(self, node: Node, condition: Condition, variables: Mapping[str, Any]) -> bool:
         """An error counts as false, and is a fact of the event."""
         try:
             return condition.holds(variables)

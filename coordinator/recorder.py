@@ -250,7 +250,8 @@ def _named(entry: Entry) -> list[str]:
     data = _object(entry)
     if not isinstance(data.get("stored") or {}, dict):
         raise Malformed("stored is no object")
-    texts = [*(data.get("stored") or {}).values(), *filter(None, [data.get("stored_input")])]
+    alone = [data.get(name) for name in ("stored_input", "stored_items", "stored_result")]
+    texts = [*(data.get("stored") or {}).values(), *filter(None, alone)]
     return [str(text).removeprefix(ARTIFACT) for text in texts]
 
 

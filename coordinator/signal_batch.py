@@ -9,55 +9,36 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
-import orjson
+from psycopg import OperationalError
 
-from coordinator.decide import Done, Fail, Move, TryAgain, View, decide
+from coordinator.children import Children, Workflows, no_workflows
+from coordinator.decide import Decision, Done, EndItem, Fail, FailMap, Move, PassesOn, TryAgain, View, decide, fail_map
 from coordinator.ir_cache import IRCache
+from coordinator.map_items import MapItems, ResultsGone, stored
+from coordinator.opening import Call, NodeFailed, StartMap, Wait
+from coordinator.routed import Routed, event_body
 from coordinator.service_loop import PASSING
-from lua.answers import Loaded, Token, token_of
+from coordinator.values import Values
+from lua.answers import Loaded, token_of
 from lua.run_store import Advance, Failed, RunStore, Wanted
-from schemas.ir import IR, Node
-from schemas.messages import CompletionSignal, Failure
+from schemas.ir import IR
+from schemas.messages import CompletionSignal, Failure, read_signal
 from schemas.plan import Plan
-from schemas.values import ValueTooLarge, artifact_name, decode_value, encode_value, unpack
+from schemas.values import artifact_name, encode_value
 from schemas.variables import run_variables
 
 log = logging.getLogger("pavane.coordinator")
 
 LIVE = ("RUNNING", "PAUSED")
 Step = TypeVar("Step", Advance, Failed)
+Write = Callable[[], Awaitable[list[str]]]
+"""A step that is written by itself; it answers as its script does."""
 MAX_STALE = 16
 """Times that one signal is decided again because its run was patched in between, before it waits its turn anew."""
-
-
-@dataclass(slots=True)
-class Routed:
-    """One signal with what is known for its decision."""
-
-    signal: CompletionSignal
-    loaded: Loaded
-    ir: IR
-
-    @property
-    def token(self) -> Token:
-        assert self.loaded.token is not None
-        return self.loaded.token
-
-    @property
-    def node(self) -> Node:
-        return self.ir.nodes[self.token.node]
-
-    def failed(self, event: Mapping[str, Any], delay_ms: int | None = None) -> Failed:
-        """The step of a failure: another attempt after `delay_ms`, or with None the end of the run."""
-        body = {"attempt": self.token.attempt, **event, **_raw(self.signal), **_usage(self.signal)}
-        signal = self.signal
-        return Failed(
-            signal.run_id, signal.token_id, self.node.id, signal.attempt, self.ir.digest, orjson.dumps(body), delay_ms
-        )
 
 
 class MissingResult(LookupError):
@@ -67,9 +48,12 @@ class MissingResult(LookupError):
 class SignalBatch:
     """Routes signals of one shard. Stateless but for caches; any number of them may work side by side."""
 
-    def __init__(self, store: RunStore, irs: IRCache) -> None:
+    def __init__(self, store: RunStore, irs: IRCache, workflows: Workflows = no_workflows) -> None:
         self.store = store
         self.irs = irs
+        self.values = Values(store)
+        self.maps = MapItems(store, self.values)
+        self.children = Children(store, workflows)
 
     async def route(self, signals: Sequence[CompletionSignal]) -> None:
         """Move every signal's token on. A signal that changes nothing is counted; one that cannot be worked on goes
@@ -87,6 +71,7 @@ class SignalBatch:
         moves: list[tuple[CompletionSignal, Advance]] = []
         retries: list[tuple[CompletionSignal, Failed]] = []
         failures: list[tuple[CompletionSignal, Failed]] = []
+        others: list[tuple[Routed, Write]] = []
         for routed in all_routed:
             match await self._step(routed):
                 case Advance() as step:
@@ -95,11 +80,27 @@ class SignalBatch:
                     failures.append((routed.signal, step))
                 case Failed() as step:
                     retries.append((routed.signal, step))
+                case None:
+                    pass
+                case write:
+                    others.append((routed, write))
         return [
             *await _write(moves, self.store.advance),
             *await _write(retries, self.store.retry_task),
             *await _write(failures, self.store.fail_run),
+            *[routed.signal for routed, write in others if await self._write_alone(routed, write) == "stale"],
         ]
+
+    async def _write_alone(self, routed: Routed, write: Write) -> str:
+        """The first word of the script's answer; a write that can not be made harms no other signal."""
+        try:
+            return (await write())[0]
+        except PASSING:
+            raise
+        except Exception as error:
+            log.exception("a step of %s cannot be written", routed.signal.run_id)
+            await self._dead_letter(routed.signal, error)
+            return "failed"
 
     # -- load --------------------------------------------------------------------------------------
     def _plain(self, signals: Sequence[CompletionSignal]) -> tuple[list[Routed], list[CompletionSignal]]:
@@ -125,7 +126,7 @@ class SignalBatch:
         wanted = [_wanted(signal, ir) for signal, ir in zip(signals, known, strict=True)]
         routed, missed = await self._read(signals, wanted)
         if missed:
-            wanted = [_wanted(one.signal, one.ir, one) for one in missed]
+            wanted = [_wanted(one.signal, one.ir) for one in missed]
             found, _ = await self._read([one.signal for one in missed], wanted)
             routed += found
         return routed
@@ -149,17 +150,24 @@ class SignalBatch:
                 if ir is None or part.token is None or part.token.node not in ir.nodes:
                     await self._dead_letter(signal, LookupError("the run's IR does not have this node"))
                     continue
-                one = Routed(signal, part, ir)
-                (routed if _covers(want, _wanted(signal, ir, one)) else missed).append(one)
+                # A late signal of what came before the answer says nothing: the stored outcome counts.
+                one = Routed(read_signal(part.outcome) if part.outcome else signal, part, ir)
+                (routed if _covers(want, _wanted(signal, ir)) else missed).append(one)
         if ignored:
             await self.store.ignore(ignored)
         return routed, missed
 
     # -- decide ------------------------------------------------------------------------------------
-    async def _step(self, routed: Routed) -> Advance | Failed | None:
+    async def _step(self, routed: Routed) -> Advance | Failed | Write | None:
         """The step to take. What cannot be decided ends its run, so that it does not come again for ever."""
         try:
             return await self._decide(routed)
+        except ResultsGone:
+            await self.store.ignore({"duplicate": 1})
+            return None
+        except OperationalError as error:  # Postgres is away: a timer repeats this signal, and the others go on
+            log.warning("a signal of %s waits: %s", routed.signal.run_id, error)
+            return None
         except PASSING:
             raise
         except MissingResult as error:
@@ -169,45 +177,89 @@ class SignalBatch:
         except Exception as error:
             log.exception("a signal of %s cannot be decided", routed.signal.run_id)
             await self._dead_letter(routed.signal, error)
-            shown = {"class": "internal", "message": f"{type(error).__name__}: {error}"[:2_000]}
-            return routed.failed({"error": shown | {"attempts": 1, "node": routed.node.id}})
+            message = f"{type(error).__name__}: {error}"[:2_000]
+            shown = {"class": "internal", "message": message, "attempts": 1, "node": routed.node.id}
+            if routed.token.scope:
+                return self._failed_in_item(routed, fail_map(routed.node, routed.token.scope, shown, {}))
+            return routed.failed({"error": shown})
 
     async def _dead_letter(self, signal: CompletionSignal, error: Exception) -> None:
         detail = f"{type(error).__name__}: {error}"
         await self.store.dead_letter("internal", detail, run=signal.run_id, token=signal.token_id)
 
-    async def _decide(self, routed: Routed) -> Advance | Failed:
+    async def _decide(self, routed: Routed) -> Advance | Failed | Write | None:
         signal, ir, token = routed.signal, routed.ir, routed.token
+        if token.state == "mapping":
+            progress = routed.loaded.map
+            return partial(self.maps.start, signal, ir, progress) if progress else None
         extra = Plan()  # artifacts of a result that came in whole
-        outcome = None if token.state == "deciding" else await self._outcome(routed, extra)
-        match decide(ir, await self._view(routed), outcome, random.random()):
+        outcome = await self._outcome(routed, extra)
+        if outcome is None and token.state == "calling":
+            return None  # its child goes on
+        match await self._decision(routed, outcome):
             case Move(plan, facts):
                 plan.artifacts.extend(extra.artifacts)
-                body = _event_body(signal, token.attempt, plan, facts, ranked=ir.lanes)
+                body = event_body(signal, token.attempt, plan, facts, ranked=ir.lanes)
                 return Advance(signal.run_id, signal.token_id, token.node, signal.attempt, ir, plan, body)
             case TryAgain(delay_ms, error):
                 return routed.failed({"error": error, "delay_ms": delay_ms}, delay_ms)
             case Fail(error, facts):
                 return routed.failed({"error": error, **facts})
+            case EndItem() | FailMap() as ended:
+                return self._failed_in_item(routed, ended)
+            case StartMap() as start:
+                return partial(self.store.start_map, routed.map_start(start))
+            case Wait() as wait:
+                return partial(self.store.open_task, routed.opening(wait))
+            case other:
+                raise AssertionError(other)
 
-    async def _outcome(self, routed: Routed, extra: Plan) -> Done | Failure:
-        signal = routed.signal
+    async def _decision(self, routed: Routed, outcome: Done | Failure | PassesOn | None) -> Decision:
+        """What to do; a node that calls a child run waits for one that has been started."""
+        view = await self._view(routed)
+        decision = decide(routed.ir, view, outcome, random.random())
+        await self._count_errors(decision)
+        if not isinstance(decision, Call):
+            return decision
+        try:
+            child = await self.children.start(routed.signal, routed.node, decision.input)
+            return Wait("calling", {"child": child}, facts={"waits_for": "child", "child": child})
+        except NodeFailed as failed:
+            return decide(routed.ir, view, Failure(failed.klass, str(failed), retryable=False), 0)
+
+    async def _count_errors(self, decision: Decision) -> None:
+        """Conditions in error are a metric, beside the event that says which."""
+        facts = decision.facts if isinstance(decision, Move | Fail | EndItem | FailMap) else {}
+        if errors := len(facts.get("condition_errors", ())):
+            await self.store.ignore({"condition_error": errors})
+
+    def _failed_in_item(self, routed: Routed, ended: EndItem | FailMap) -> Write:
+        """The step of a failure that nothing in the item takes over."""
+        failed = routed.failed({"error": ended.error, **ended.facts})
+        if isinstance(ended, EndItem):
+            return partial(self.store.end_item, failed, routed.token.scope, encode_value({"error": ended.error})[0])
+        return partial(self.store.fail_item, failed, routed.signal_of_map(ended))
+
+    async def _outcome(self, routed: Routed, extra: Plan) -> Done | Failure | PassesOn | None:
+        """What the token's work came to; None for a node that is decided or opened now, or whose child goes on."""
+        signal, token, progress = routed.signal, routed.token, routed.loaded.map
+        if token.state == "calling":
+            return await self.children.outcome(token.child or "", extra)
+        if token.state == "deciding":
+            if progress is None:
+                return None
+            return await self.maps.gather(signal.run_id, signal.token_id, progress, extra)
+        if (signal.metadata or {}).get("passes_on"):
+            return PassesOn()
         if signal.failure is not None:
             return signal.failure
         if signal.result_ref is not None:
             if not await self.store.has_artifact(signal.run_id, artifact_name(signal.result_ref) or ""):
                 raise MissingResult(f"{signal.result_ref} is not among the artifacts of the run")
-            value = (
-                None if routed.ir.is_plain(routed.node.id) else await self._resolve(signal.run_id, signal.result_ref)
-            )
+            plain = routed.ir.is_plain(routed.node.id)
+            value = None if plain else await self.values.get(signal.run_id, signal.result_ref)
             return Done(value, signal.result_ref)
-        try:
-            text, artifact = encode_value(signal.result)
-        except ValueTooLarge as error:
-            return Failure("too_large", str(error), retryable=False)
-        if artifact:
-            extra.artifacts.append(artifact)
-        return Done(signal.result, text)
+        return stored(signal.result, extra)
 
     async def _view(self, routed: Routed) -> View:
         loaded, token, run_id = routed.loaded, routed.token, routed.signal.run_id
@@ -219,24 +271,16 @@ class SignalBatch:
             lane=token.lane,
             failures=token.failures,
             scope=token.scope,
-            input=None if loaded.input is None else await self._resolve(run_id, loaded.input),
+            input=None if loaded.input is None else await self.values.get(run_id, loaded.input),
             run=run_variables(run_id, loaded.workflow, loaded.batch, loaded.key),
-            ctx=await self._resolve_all(run_id, loaded.outputs),
+            ctx=await self.values.get_all(run_id, loaded.outputs),
             passes=loaded.passes,
-            arrived=await self._resolve_all(run_id, loaded.arrived),
+            arrived=await self.values.get_all(run_id, loaded.arrived),
+            item=None if loaded.item is None else await self.values.get(run_id, loaded.item),
+            item_iteration=loaded.item_iteration,
+            again=token.again,
+            now=await self.store.now(),
         )
-
-    async def _resolve_all(self, run_id: str, texts: Mapping[str, str]) -> dict[str, Any]:
-        return {name: await self._resolve(run_id, text) for name, text in texts.items()}
-
-    async def _resolve(self, run_id: str, text: str) -> Any:
-        name = artifact_name(text)
-        if name is None:
-            return decode_value(text)
-        packed = await self.store.artifact(run_id, name)
-        if packed is None:
-            raise LookupError(f"artifact {name} of run {run_id} is missing")
-        return unpack(packed)
 
 
 async def _write(
@@ -259,54 +303,22 @@ def _changes_nothing(signal: CompletionSignal, loaded: Loaded) -> str | None:
     return "wrong_node" if token.node != signal.node_id else None
 
 
-def _wanted(signal: CompletionSignal, ir: IR | None, routed: Routed | None = None) -> Wanted:
+def _wanted(signal: CompletionSignal, ir: IR | None) -> Wanted:
     """What has to be read to route a signal; without its IR only the token."""
     node = ir.nodes.get(signal.node_id) if ir else None
-    scope = routed.token.scope if routed else ""
-    if node is None:
-        return Wanted(signal.run_id, signal.token_id, scope)
+    if ir is None or node is None:
+        return Wanted(signal.run_id, signal.token_id)
     analysis = node.analysis
     # A node that the coordinator decides may be an entry, whose output is the input. An error may lead anywhere.
-    with_input = analysis.route_input or not node.is_task
-    return Wanted(signal.run_id, signal.token_id, scope, analysis.route_reads, analysis.route_loops, with_input)
+    with_input = analysis.route_input or (not node.is_task and node.id in ir.entries)
+    reads = ir.addresses(node.id, analysis.route_reads)
+    return Wanted(signal.run_id, signal.token_id, reads, analysis.route_loops, with_input)
 
 
 def _covers(had: Wanted, needed: Wanted) -> bool:
     """Whether what was read is all that is needed."""
     return (
-        had.scope == needed.scope
-        and set(had.reads) >= set(needed.reads)
+        set(had.reads) >= set(needed.reads)
         and set(had.loops) >= set(needed.loops)
         and had.with_input >= needed.with_input
     )
-
-
-def _event_body(signal: CompletionSignal, attempt: int, plan: Plan, facts: Mapping[str, Any], *, ranked: bool) -> bytes:
-    """The body of node_completed or node_failed; stored texts that are JSON go in as they are."""
-    outputs = {o.node: orjson.Fragment(o.value) for o in plan.outputs if o.value and not artifact_name(o.value)}
-    stored = {o.node: o.value for o in plan.outputs if o.value and artifact_name(o.value)}
-    body: dict[str, Any] = {"attempt": attempt, "outputs": outputs}
-    if stored:
-        body["stored"] = stored
-    ends = [output.node for output in plan.outputs if output.ends]
-    if ends:
-        body["ends"] = ends
-    if ranked:
-        body["ranks"] = {output.node: output.rank for output in plan.outputs}
-    if plan.passes:
-        body["passes"] = plan.passes
-    if plan.restarted:
-        body["restarted"] = plan.restarted
-    return orjson.dumps({**body, **facts, **_usage(signal)})
-
-
-def _usage(signal: CompletionSignal) -> dict[str, Any]:
-    usage = {k: v for k, v in (signal.metadata or {}).items() if k not in ("error_type", "error_message", "raw")}
-    usage.pop("retryable", None)
-    return {"usage": usage} if usage else {}
-
-
-def _raw(signal: CompletionSignal) -> dict[str, Any]:
-    """The model's own words, when they were no valid output."""
-    raw = (signal.metadata or {}).get("raw")
-    return {"raw": str(raw)[:16_384]} if raw is not None else {}

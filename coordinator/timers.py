@@ -14,13 +14,31 @@ from dataclasses import dataclass
 from coordinator.service_loop import PASSING, repeat
 from lua.answers import Token, read_token
 from lua.run_store import Finish, RunStore
+from schemas.keys import scope_of
 from schemas.messages import CompletionSignal, Task
 
 log = logging.getLogger("pavane.timers")
 
 RUN_TIMEOUT = {"class": "timeout", "message": "the run was over its timeout_ms"}
+BY_PARENT = {"by": "parent"}
 SLICE = 200
 LONGEST_SLEEP_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What it means that a token's time is up: it passes on what arrived, or fails with a class and a message."""
+
+    states: tuple[str, ...]
+    failure: str | None = None
+    message: str = ""
+
+
+DUE = {
+    "wait": Due(("timed",)),
+    "deadline": Due(("asked", "listening"), "deadline", "no answer before the deadline"),
+    "queue": Due(("queued",), "queue_timeout", "it waited longer than queue_timeout_ms for a runner"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +107,46 @@ class Timers:
             case "timeout":
                 await self._time_out_task(timer)
                 await self.store.redis.zrem(self.store.keys.timers, member)
+            case "sweep":
+                await self.store.sweep_map(timer.run_id, timer.token_id)
+            case "cancel":
+                await self.store.end_run(timer.run_id, "CANCELLED", BY_PARENT)
+                await self.store.redis.zrem(self.store.keys.timers, member)
+            case "follow":
+                await self.store.follow_parent(timer.run_id, BY_PARENT)
+            case "unpark":
+                await self.store.unpark_run(timer.run_id)
+            case "remind":
+                await self.store.remind_task(timer.run_id, timer.token_id, timer.attempt)
+            case "wait" | "deadline" | "queue":
+                await self._answer(timer)
             case _:
                 return False
         return True
 
+    async def _answer(self, timer: Timer) -> None:
+        """A token's time is up: a wait is over, or nobody answered or executed it in time."""
+        due = DUE[timer.kind]
+        node = await self._node(timer)
+        if due.failure is None:
+            signal = CompletionSignal(*node, "completed", metadata={"passes_on": True})
+        else:
+            metadata = {"error_type": due.failure, "error_message": due.message, "retryable": False}
+            signal = CompletionSignal(*node, "failed", metadata=metadata)
+        await self.store.answer_task(
+            timer.run_id, timer.token_id, signal, {"by": "timer"}, due.states, timer=timer.kind
+        )
+
+    async def _node(self, timer: Timer) -> tuple[str, str, str, int]:
+        """The head of a signal for the timer's token; the script looks whether there is one."""
+        scope = scope_of(timer.run_id, timer.token_id)
+        record = await self.store.redis.hget(self.store.keys.tokens(timer.run_id, scope), timer.token_id)
+        return timer.token_id, timer.run_id, read_token(record).node if record else "gone", timer.attempt
+
     async def _time_out_task(self, timer: Timer) -> None:
         """The outcome of an execution whose runner did not end it in time."""
-        record = await self.store.redis.hget(self.store.keys.tokens(timer.run_id), timer.token_id)
+        scope = scope_of(timer.run_id, timer.token_id)
+        record = await self.store.redis.hget(self.store.keys.tokens(timer.run_id, scope), timer.token_id)
         token = read_token(record) if record else None
         if token is None or token.attempt != timer.attempt or token.state != "running":
             return

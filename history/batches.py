@@ -1,7 +1,7 @@
 """Batches: many runs of one workflow. Their items wait here until a coordinator admits them.
 
 create ── pending ──claim──► admitted ──recorder: the run ended──► done | failed
-              └──cancel──► withdrawn
+              └──cancel──► withdrawn       ◄──recorder: the run was retried──┘
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from history.artifacts import read_artifacts, write_artifacts
+from history.batch_control import claims_lock
+from history.batch_counts import count_items, end_batches, totals
 from schemas.submission import Priority
 from schemas.values import Artifact, artifact_name
 
@@ -155,10 +157,13 @@ class Batches:
         runs in the block must bear a repetition: `start_run` does.
         """
         async with self._pool.connection() as connection, connection.transaction():
+            # Who pauses the batch waits for the claims that are going on, and later ones find it paused.
+            await connection.execute("SELECT pg_advisory_xact_lock_shared(%s)", (claims_lock(batch_id),))
             cursor = await connection.execute(
                 "SELECT position, key, run_id, input FROM batch_items WHERE batch_id = %s AND state = 'pending' "
+                "AND EXISTS (SELECT FROM batches AS batch WHERE batch.batch_id = %s AND status = 'RUNNING') "
                 "ORDER BY position LIMIT %s FOR UPDATE SKIP LOCKED",
-                (batch_id, limit),
+                (batch_id, batch_id, limit),
             )
             rows = await cursor.fetchall()
             packed = await read_artifacts(connection, [n for *_, text in rows if (n := artifact_name(text))])
@@ -169,23 +174,7 @@ class Batches:
                 "WHERE batch_id = %s AND position = ANY(%s) AND state = 'pending'",
                 (batch_id, [row[0] for row in rows]),
             )
-            await count_ended(connection, dict.fromkeys(claimed.failed, False))
-
-    async def cancel(self, batch_id: str) -> bool:
-        """Withdraw what is not admitted; False if the batch is unknown or over. Its live runs are the caller's."""
-        async with self._pool.connection() as connection, connection.transaction():
-            # Items before their batch, the order in which the recorder takes them too.
-            cursor = await connection.execute(
-                "WITH gone AS (UPDATE batch_items SET state = 'withdrawn' "
-                "WHERE batch_id = %(batch)s AND state = 'pending' RETURNING 1) "
-                "UPDATE batches SET status = 'CANCELLED', withdrawn = withdrawn + (SELECT count(*) FROM gone) "
-                "WHERE batch_id = %(batch)s AND ended_at IS NULL",
-                {"batch": batch_id},
-            )
-            if not cursor.rowcount:
-                return False
-            await end_batches(connection, [batch_id])
-            return True
+            await count_items(connection, dict.fromkeys(claimed.failed, "failed"))
 
     # -- reads -------------------------------------------------------------------------------------
     async def get(self, batch_id: str) -> dict[str, Any] | None:
@@ -196,15 +185,6 @@ class Batches:
             )
             row = await cursor.fetchone()
         return _batch(row) if row else None
-
-    async def run_ids(self, batch_id: str, state: str = "admitted") -> list[str]:
-        """Runs of the items in a state, in order."""
-        async with self._pool.connection() as connection:
-            cursor = await connection.execute(
-                "SELECT run_id FROM batch_items WHERE batch_id = %s AND state = %s ORDER BY position",
-                (batch_id, state),
-            )
-            return [run_id for (run_id,) in await cursor.fetchall()]
 
     async def list(self, workflow_id: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
         """Batches as `get` gives them, the newest first."""
@@ -280,7 +260,7 @@ async def _not_worked_on(connection: AsyncConnection[Any], batch: NewBatch) -> l
 
 
 async def _insert(connection: AsyncConnection[Any], batch: NewBatch, total: int, skipped: int) -> None:
-    before = await _totals(connection, batch.digest)
+    before = await totals(connection, batch.digest)
     await connection.execute(
         "INSERT INTO batches (batch_id, workflow_id, version, digest, status, priority, labels, requested_by, "
         "total, skipped, state_before, expected_work, created_at) "
@@ -301,52 +281,3 @@ async def _copy_items(connection: AsyncConnection[Any], batch_id: str, items: Se
     ):
         for position, item in enumerate(items):
             await copy.write_row((batch_id, position, item.key, item.run_id, item.input))
-
-
-async def _totals(connection: AsyncConnection[Any], digest: str) -> dict[str, int]:
-    cursor = await connection.execute(
-        "SELECT coalesce(sum(done), 0)::bigint, coalesce(sum(failed), 0)::bigint FROM batches WHERE digest = %s",
-        (digest,),
-    )
-    row = await cursor.fetchone()
-    assert row is not None
-    return {"done": row[0], "failed": row[1]}
-
-
-async def count_ended(connection: AsyncConnection[Any], completed: Mapping[str, bool]) -> None:
-    """Runs have ended, each as completed or not: count those that are items of batches, once; end the batches that
-    are over with them. Called in the recorder's transaction."""
-    if not completed:
-        return
-    cursor = await connection.execute(
-        "WITH ended AS ("
-        "UPDATE batch_items AS item SET state = CASE WHEN run.completed THEN 'done' ELSE 'failed' END "
-        "FROM unnest(%s::text[], %s::boolean[]) AS run(run_id, completed) "
-        "WHERE item.run_id = run.run_id AND item.state IN ('pending', 'admitted') "
-        "RETURNING item.batch_id, item.state), counts AS ("
-        "SELECT batch_id, count(*) FILTER (WHERE state = 'done') AS done, "
-        "count(*) FILTER (WHERE state = 'failed') AS failed FROM ended GROUP BY batch_id) "
-        "UPDATE batches AS batch SET done = batch.done + counts.done, failed = batch.failed + counts.failed "
-        "FROM counts WHERE batch.batch_id = counts.batch_id RETURNING batch.batch_id",
-        (list(completed), list(completed.values())),
-    )
-    await end_batches(connection, [batch_id for (batch_id,) in await cursor.fetchall()])
-
-
-async def end_batches(connection: AsyncConnection[Any], batch_ids: Sequence[str]) -> None:
-    """End those of the batches of which every item is accounted for."""
-    if not batch_ids:
-        return
-    cursor = await connection.execute(
-        "UPDATE batches SET ended_at = now(), status = CASE status WHEN 'RUNNING' THEN 'COMPLETED' ELSE status END "
-        "WHERE batch_id = ANY(%s) AND ended_at IS NULL AND done + failed + withdrawn >= total "
-        "RETURNING batch_id, digest, state_before::text",
-        (list(batch_ids),),
-    )
-    for batch_id, digest, text in await cursor.fetchall():
-        before, after = orjson.loads(text), await _totals(connection, digest)
-        delta = {name: after[name] - before[name] for name in after}
-        await connection.execute(
-            "UPDATE batches SET state_after = %s, delta = %s WHERE batch_id = %s",
-            (orjson.dumps(after).decode(), orjson.dumps(delta).decode(), batch_id),
-        )

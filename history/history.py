@@ -8,8 +8,11 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from history.artifacts import Artifacts
+from history.batch_control import BatchControl
 from history.batches import Batches
+from history.dropped_letters import DroppedLetters
 from history.events import Events
+from history.families import Families
 from history.migration import migrate
 from history.runs import Runs
 from history.workflows import Workflows
@@ -25,8 +28,11 @@ class History:
         self.pool = pool
         self.workflows = Workflows(pool)
         self.batches = Batches(pool)
+        self.batch_control = BatchControl(pool)
         self.runs = Runs(pool)
+        self.families = Families(pool)
         self.events = Events(pool)
+        self.dropped_letters = DroppedLetters(pool)
         self.artifacts = Artifacts(pool)
 
     async def migrate(self) -> list[str]:

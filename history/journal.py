@@ -16,9 +16,8 @@ from psycopg import AsyncConnection
 
 from history.artifacts import write_artifacts
 from history.entry import COLUMNS, Entry, timestamp
-from history.projection import end_runs, raise_seqs, start_runs
+from history.projection import change_statuses, raise_seqs, start_runs
 from history.workflows import write_ir
-from schemas.events import STATUS_OF
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +93,7 @@ class Journal:
             seqs = {entry.run_id: entry.seq for entry in fresh}
             await start_runs(connection, [entry for entry in fresh if entry.type == "run_started"], seqs)
             await raise_seqs(connection, seqs)
-            await end_runs(connection, [entry for entry in (*fresh, *diverged) if entry.type in STATUS_OF])
+            await change_statuses(connection, (*fresh, *diverged))
             await connection.execute(
                 "INSERT INTO recorder_positions (shard, position) VALUES (%s, %s) "
                 "ON CONFLICT (shard) DO UPDATE SET position = excluded.position, at = now()",

@@ -1,25 +1,29 @@
 """run_projection: the current state of each run, kept by the transaction that records its events.
 
-A run that is going on changes in `seq` alone; what it came to is written when it has ended, by folding its events.
+A run that is going on changes in `seq` alone, and in its status while it is paused; what it came to is written when it
+has ended, by folding its events, and taken back when it is retried.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import orjson
 from psycopg import AsyncConnection
 
-from history.batches import count_ended
+from history.batch_counts import ItemState, count_items
 from history.entry import Entry, timestamp
 from history.events import read_runs
 from schemas.events import STATUS_OF, Event
 from schemas.fold import BrokenHistory, Reference, RunState, fold
 
 log = logging.getLogger(__name__)
+
+GOES_ON = {"run_paused": "PAUSED", "run_resumed": "RUNNING", "run_retried": "RUNNING"}
+"""Run status by the event that changes it while the run goes on."""
 
 FOLDED_AT_ONCE = 100
 """Runs whose events are in memory together."""
@@ -33,8 +37,8 @@ async def start_runs(connection: AsyncConnection[Any], started: Sequence[Entry],
     async with connection.cursor() as cursor:
         await cursor.executemany(
             "INSERT INTO run_projection (run_id, workflow_id, version, status, revision, digest, batch_id, key, "
-            "labels, priority, seq, input, created_at) "
-            "VALUES (%s, %s, %s, 'RUNNING', %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            "labels, priority, seq, input, created_at, parent, parent_token) "
+            "VALUES (%s, %s, %s, 'RUNNING', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             rows,
         )
 
@@ -56,6 +60,8 @@ def _started(entry: Entry, seq: int) -> tuple[Any, ...]:
         seq,
         _plain(stored) if stored else orjson.dumps(data.get("input")).decode(),
         timestamp(entry.at),
+        _plain(data.get("parent")),
+        _plain(data.get("parent_token")),
     )
 
 
@@ -73,8 +79,32 @@ async def raise_seqs(connection: AsyncConnection[Any], seqs: Mapping[str, int]) 
     )
 
 
-async def end_runs(connection: AsyncConnection[Any], ended: Sequence[Entry]) -> None:
-    """What the runs came to, by folding all their events; the counts of their batches."""
+async def change_statuses(connection: AsyncConnection[Any], entries: Iterable[Entry]) -> None:
+    """The runs' statuses as the last of the entries that change them says, and the counts of their batches."""
+    last = {entry.run_id: entry for entry in entries if entry.type in STATUS_OF or entry.type in GOES_ON}
+    ended = [entry for entry in last.values() if entry.type in STATUS_OF]
+    await _go_on(connection, [entry for entry in last.values() if entry.type in GOES_ON])
+    await _end(connection, ended)
+    items: dict[str, ItemState] = {
+        entry.run_id: "done" if STATUS_OF[entry.type] == "COMPLETED" else "failed" for entry in ended
+    }
+    items |= {entry.run_id: "admitted" for entry in last.values() if entry.type in GOES_ON}
+    await count_items(connection, items)
+
+
+async def _go_on(connection: AsyncConnection[Any], entries: Sequence[Entry]) -> None:
+    if not entries:
+        return
+    await connection.execute(
+        "UPDATE run_projection AS run SET status = new.status, ended_at = NULL, outputs = NULL, stored = NULL, "
+        "ends = NULL, error = NULL, usage = NULL "
+        "FROM unnest(%s::text[], %s::text[]) AS new(run_id, status) WHERE run.run_id = new.run_id",
+        ([entry.run_id for entry in entries], [GOES_ON[entry.type] for entry in entries]),
+    )
+
+
+async def _end(connection: AsyncConnection[Any], ended: Sequence[Entry]) -> None:
+    """What the runs came to, by folding all their events."""
     for first in range(0, len(ended), FOLDED_AT_ONCE):
         part = {entry.run_id: entry for entry in ended[first : first + FOLDED_AT_ONCE]}
         histories = await read_runs(connection, list(part))
@@ -85,7 +115,6 @@ async def end_runs(connection: AsyncConnection[Any], ended: Sequence[Entry]) -> 
                 "error = %s, usage = %s WHERE run_id = %s",
                 rows,
             )
-    await count_ended(connection, {e.run_id: STATUS_OF[e.type] == "COMPLETED" for e in ended})
 
 
 def _ended(entry: Entry, history: Sequence[Event]) -> tuple[Any, ...]:
@@ -106,10 +135,11 @@ def _ended(entry: Entry, history: Sequence[Event]) -> tuple[Any, ...]:
 
 
 def _fold(entry: Entry, history: Sequence[Event]) -> RunState:
-    """The run's last state. Of a run whose recorded events are not whole, what its last event says."""
+    """The run's last state: the items of its maps may have been held since it failed. Of a run whose recorded events
+    are not whole, what its last event says."""
     try:
         state = fold(history)
-        if state.seq == entry.seq and state.status == STATUS_OF[entry.type]:
+        if state.seq >= entry.seq and state.status == STATUS_OF[entry.type]:
             return state
         reason = f"its events end at {state.seq}"
     except (BrokenHistory, KeyError, TypeError, AttributeError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -55,11 +55,18 @@ class Runs:
 
     async def list(
         self, *, status: str | None = None, workflow_id: str | None = None, batch_id: str | None = None,
-        labels: Mapping[str, str] | None = None, limit: int = 100, cursor: str | None = None,
+        labels: Mapping[str, str] | None = None, parent: str | None = None, limit: int = 100, cursor: str | None = None,
     ) -> tuple[list[dict[str, Any]], str | None]:  # fmt: skip
-        """Runs without their values, the newest first, and the cursor of the next page. Raises InvalidCursor."""
-        filters = {"status = %s": status, "workflow_id = %s": workflow_id, "batch_id = %s": batch_id}
+        """Runs without their values, the newest first, and the cursor of the next page. Raises InvalidCursor.
+
+        Child runs are listed for their `parent` alone: a map calls thousands.
+        """
+        filters = {
+            "status = %s": status, "workflow_id = %s": workflow_id, "batch_id = %s": batch_id, "parent = %s": parent,
+        }  # fmt: skip
         where = [condition for condition, value in filters.items() if value is not None]
+        if parent is None:
+            where.append("parent IS NULL")
         parameters: list[Any] = [value for value in filters.values() if value is not None]
         if labels:
             where.append("labels <> '{}' AND labels @> %s::jsonb")
@@ -75,6 +82,17 @@ class Runs:
             )
             rows = [_summary(row) for row in await found.fetchall()]
         return rows[:limit], _cursor(rows[limit - 1]) if len(rows) > limit else None
+
+    async def facts(self, run_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """{status, workflow_id, version, batch_id, key, labels} of those of the runs that are recorded."""
+        async with self._pool.connection() as connection:
+            cursor = await connection.cursor(row_factory=dict_row).execute(
+                "SELECT run_id, status, workflow_id, version, batch_id, key, labels::text FROM run_projection "
+                "WHERE run_id = ANY(%s)",
+                (list(run_ids),),
+            )
+            rows = await cursor.fetchall()
+        return {row.pop("run_id"): row | {"labels": _json(row["labels"])} for row in rows}
 
     async def results(self, batch_id: str) -> AsyncIterator[dict[str, Any]]:
         """{key, run_id, status, output, error} of each item of a batch, in order, streamed from the server.

@@ -10,8 +10,9 @@
 --         plan: JSON, schemas/plan.py; its value indexes point at the further ARGV
 --         body: JSON of the event, passed through
 -- ANSWER  {advanced, live} | {ended, status} | {stale, digest} | {duplicate} | {over, status} | {unknown}
--- EVENT   node_completed, or node_failed where on_error takes over; run_completed at the end
---@include parts/keys parts/run parts/event parts/token parts/accept parts/emit parts/expire parts/close
+-- EVENT   node_completed, or node_failed where on_error takes over; item_completed at the end of a map's item,
+--         run_completed at the end
+--@include parts/keys parts/run parts/event parts/token parts/scope parts/accept parts/emit parts/map parts/item parts/expire parts/close
 
 local plan = cjson.decode(plan)
 local run, record, refused = accept(plan.digest, node)
@@ -53,10 +54,12 @@ for i = 1, #(plan.artifacts or {}) do
   redis.call('HSET', of_run('artifacts'), plan.artifacts[i][1], ARGV[plan.artifacts[i][2]])
 end
 emit(run, plan)
-consume(run, token, record) -- after the new tokens are in, or the hashes of a run with one token are made anew each hop
+local alive = consume(run, token, record) -- after the new tokens are in, or the hashes of a run with one token are made anew each hop
 write_event(run, plan.failed and 'node_failed' or 'node_completed', record.node, token, plan.scope, body,
   applied_json(run, {token}))
-if run.live == 0 then
+if alive == 0 and plan.scope ~= '' then
+  close_item(run, plan.scope, redis.call('HGET', in_scope('context', plan.scope), plan.exit) or 'null')
+elseif alive == 0 then
   close_run(run, 'COMPLETED', '')
   return {'ended', run.status}
 end

@@ -37,12 +37,18 @@ class Token:
     entry: str | None = None
     runner: str | None = None
     held: str | None = None
+    child: str | None = None
+    event: str | None = None
+    again: bool = False  # its stored failure is of the epoch before
+    map: bool = False  # its items are known
     arrivals: Sequence[Sequence[Any]] = ()  # [predecessor, depth, lane] each
 
 
 _KINDS = {
-    **dict.fromkeys(("node", "state", "lane", "scope", "stream", "entry", "runner", "held"), str),
+    **dict.fromkeys(("node", "state", "lane", "scope", "stream", "entry", "runner", "held", "child", "event"), str),
     **dict.fromkeys(("attempt", "depth", "iteration", "failures", "interruptions", "since", "due"), int),
+    "map": bool,
+    "again": bool,
 }
 
 
@@ -78,6 +84,7 @@ class StartedTask:
     outputs: Mapping[str, str] = field(default_factory=dict)  # by node
     batch: str = ""
     key: str = ""  # of the batch's item
+    item: str | None = None  # in a map: the item's value
 
 
 def read_started_task(answer: Sequence[Any], reads: Sequence[str]) -> StartedTask:
@@ -98,7 +105,20 @@ def read_started_task(answer: Sequence[Any], reads: Sequence[str]) -> StartedTas
         outputs=_named(reads, answer[6]),
         batch=answer[7].decode(),
         key=answer[8].decode(),
+        item=answer[9].decode() or None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class MapProgress:
+    """How far a map is; `items` is the stored text of the whole list."""
+
+    total: int
+    cursor: int  # items started
+    running: int
+    done: int
+    parallel: int
+    items: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +135,18 @@ class Loaded:
     outputs: Mapping[str, str] = field(default_factory=dict)
     passes: Mapping[str, int] = field(default_factory=dict)
     arrived: Mapping[str, str] = field(default_factory=dict)
+    depth: int = 0  # of the run, as a child of a child
+    item: str | None = None  # in a map: the item's value
+    item_iteration: int = 0  # in a map: `iteration` outside of the item's loops
+    map: MapProgress | None = None  # of a map's token
+    outcome: bytes = b""  # the stored completion signal of an answered token
 
 
 def read_loaded(answer: Sequence[Any], reads: Sequence[str], loops: Sequence[str]) -> Loaded:
-    fields, record, outputs, passes, arrived = answer
-    status, digest, workflow, batch, key, *rest = (value.decode() if value is not None else "" for value in fields)
+    fields, record, outputs, passes, arrived, item, progress, outcome = answer
+    status, digest, workflow, batch, key, depth, *rest = (
+        value.decode() if value is not None else "" for value in fields
+    )
     return Loaded(
         status=status,
         digest=digest,
@@ -131,11 +158,26 @@ def read_loaded(answer: Sequence[Any], reads: Sequence[str], loops: Sequence[str
         outputs=_named(reads, outputs),
         passes={loop: int(count) for loop, count in zip(loops, passes, strict=False)},
         arrived=_pairs(arrived),
+        depth=int(depth or 0),
+        item=item[0].decode() if item and item[0] is not None else None,
+        item_iteration=int(item[1] or 0) if item else 0,
+        map=_progress(progress),
+        outcome=outcome or b"",
     )
 
 
+def _progress(values: Sequence[bytes | None]) -> MapProgress | None:
+    if not values or values[0] is None:
+        return None
+    total, cursor, running, done, parallel = (int(value or 0) for value in values[:5])
+    return MapProgress(total, cursor, running, done, parallel, (values[5] or b"").decode())
+
+
 def _named(names: Sequence[str], values: Sequence[bytes | None]) -> dict[str, str]:
-    return {name: value.decode() for name, value in zip(names, values, strict=False) if value is not None}
+    """By node; names are addresses, `<node>` or `<node>@<level>`."""
+    return {
+        name.partition("@")[0]: value.decode() for name, value in zip(names, values, strict=False) if value is not None
+    }
 
 
 def _pairs(flat: Sequence[bytes | None]) -> dict[str, str]:

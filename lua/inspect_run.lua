@@ -25,6 +25,12 @@ end
 if redis.call('EXISTS', prefix .. 'run:' .. run_id) == 0 then return {'no run ' .. run_id .. ' in Redis'} end
 show('run', 'run:' .. run_id)
 show('live tokens', 'tokens:' .. run_id)
+for _, token in ipairs(redis.call('HKEYS', prefix .. 'tokens:' .. run_id)) do
+  local path = run_id .. '/' .. string.sub(token, #run_id + 2)
+  show('map of ' .. token, 'map:' .. path)
+  show('items of it that go on', 'items:' .. path)
+end
+show('children', 'children:' .. run_id)
 show('stored outcomes', 'outcomes:' .. run_id)
 show('outputs', 'context:' .. run_id)
 show('waiting nodes', 'waiting:' .. run_id)

@@ -2,32 +2,45 @@
 --
 -- KEYS    run (of the first)
 -- ARGV    prefix wanted
---         wanted: JSON [[run_id, token, [names in ctx], [loops], scope, with_input], ...]
--- ANSWER  a list, one a signal: {fields, record, outputs, passes, arrived}
---         fields: status, digest, workflow, batch, key, and input if it was asked for
+--         wanted: JSON [[run_id, token, [names in ctx], [loops], with_input], ...]
+-- ANSWER  a list, one a signal: {fields, record, outputs, passes, arrived, item, map, outcome}
+--         item: of a token in a map's item, its value and the iteration outside its loops
+--         outcome: the stored one of an answered token, '' otherwise
+--         map: of a map's token, total, cursor, running, done, parallel and the stored list of its items
+--         fields: status, digest, workflow, batch, key, depth, and input if it was asked for
 --@include parts/answer
 
-local FIELDS = {'status', 'digest', 'workflow', 'batch', 'key'}
-local WITH_INPUT = {'status', 'digest', 'workflow', 'batch', 'key', 'input'}
+local FIELDS = {'status', 'digest', 'workflow', 'batch', 'key', 'depth'}
+local WITH_INPUT = {'status', 'digest', 'workflow', 'batch', 'key', 'depth', 'input'}
 local answer = {}
+-- The scope that a token lives in, which follows from its id, and the keys that have it in their names.
+local function place_of(run_id, token)
+  local scope = string.match(string.sub(token, #run_id + 2), '^(.*)%.[^.]*$') or ''
+  return scope, scope == '' and run_id or run_id .. '/' .. scope
+end
+
 for i, want in ipairs(cjson.decode(wanted)) do
-  local run_id, token, scope = want[1], want[2], want[5]
-  local suffix = scope == '' and run_id or run_id .. '/' .. scope
-  local text = redis.call('HGET', prefix .. 'tokens:' .. run_id, token)
-  local arrived = {}
+  local run_id, token = want[1], want[2]
+  local scope, suffix = place_of(run_id, token)
+  local text = redis.call('HGET', prefix .. 'tokens:' .. suffix, token)
+  local arrived, map, outcome = {}, {}, ''
   if text then
     local record = cjson.decode(text)
-    if record.state == 'deciding' then
-      arrived = arrived_values(prefix .. 'arrivals:' .. run_id, prefix .. 'context:' .. suffix, token, record)
+    if record.state == 'deciding' or record.state == 'answered' or record.state == 'calling' then
+      arrived = arrived_values(prefix .. 'arrivals:' .. suffix, prefix .. 'context:' .. suffix, token, record)
+    end
+    if record.state == 'answered' then outcome = redis.call('HGET', prefix .. 'outcomes:' .. suffix, token) end
+    if record.map then
+      map = redis.call('HMGET', prefix .. 'map:' .. run_id .. '/' .. string.sub(token, #run_id + 2),
+        'total', 'cursor', 'running', 'done', 'parallel', 'items')
     end
   end
-  local outputs = {}
-  if #want[3] > 0 then outputs = redis.call('HMGET', prefix .. 'context:' .. suffix, unpack(want[3])) end
-  local passes = {}
+  local outputs, passes = outputs_in(prefix .. 'context:' .. run_id, scope, want[3]), {}
   for j, loop in ipairs(want[4]) do
     passes[j] = redis.call('HGET', prefix .. 'loop:' .. suffix .. ':' .. loop, 'current_iteration') or '0'
   end
-  local fields = redis.call('HMGET', prefix .. 'run:' .. run_id, unpack(want[6] and WITH_INPUT or FIELDS))
-  answer[i] = {fields, text, outputs, passes, arrived}
+  local fields = redis.call('HMGET', prefix .. 'run:' .. run_id, unpack(want[5] and WITH_INPUT or FIELDS))
+  local item = scope == '' and {} or redis.call('HMGET', prefix .. 'scope:' .. suffix, 'item', 'iteration')
+  answer[i] = {fields, text, outputs, passes, arrived, item, map, outcome}
 end
 return answer

@@ -6,14 +6,14 @@
 --         body: JSON of the event
 -- ANSWER  {retried} | {stale, digest} | {duplicate} | {over, status} | {unknown}
 -- EVENT   task_retried
---@include parts/keys parts/run parts/event parts/token parts/accept
+--@include parts/keys parts/run parts/event parts/token parts/scope parts/accept
 
 local run, record, refused = accept(digest, node)
 if refused then return refused end
 
 withdraw(run, record)
 drop_attempt(token, record)
-record.failures = (record.failures or 0) + 1
+record.failures, record.again = (record.failures or 0) + 1, nil
 if tonumber(due) > now then
   record.state, record.since, record.due, record.runner = 'delayed', now, tonumber(due), nil
   redis.call('ZADD', of_shard('timers'), due, 'retry ' .. run_id .. ' ' .. token .. ' ' .. record.attempt)

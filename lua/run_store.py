@@ -5,27 +5,21 @@ Methods that lie on the path of a hop take many steps at once and send them in o
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, ResponseError
 
 from lua.answers import Loaded, Started, StartedTask, read_loaded, read_started_task
-from lua.script import Script, load_script
+from lua.caller import texts
+from lua.run_control import RunControl
 from schemas.ir import IR
-from schemas.keys import Keys
 from schemas.limits import LIMITS
 from schemas.messages import CompletionSignal, Task
 from schemas.plan import Plan, start_plan
 from schemas.values import Artifact
 
-RESIGNAL_MS = 10_000
-CLOCK_S = 30
-"""How long the server's time is kept before it is asked for again."""
 TIMEOUT_GRACE_MS = 5_000
 """A runner ends an execution that is over its time itself; the timer is for a runner that does not."""
 
@@ -61,7 +55,7 @@ class Claim:
     """A stream entry that a runner wants to execute."""
 
     task: Task
-    reads: Sequence[str]  # nodes in ctx whose outputs it wants
+    reads: Sequence[str]  # nodes in ctx whose outputs it wants, as IR.addresses gives them
     timeout_ms: int | None
     reclaimed: bool = False
 
@@ -81,31 +75,44 @@ class Wanted:
 
     run_id: str
     token_id: str
-    scope: str = ""
-    reads: Sequence[str] = ()
+    reads: Sequence[str] = ()  # as IR.addresses gives them
     loops: Sequence[str] = ()
     with_input: bool = False
 
 
-class RunStore:
+@dataclass(frozen=True, slots=True)
+class MapStart:
+    """A map's token knows its items: `items` is the stored text of the list."""
+
+    run_id: str
+    token_id: str
+    node_id: str
+    attempt: int | None
+    digest: str
+    items: str
+    total: int
+    parallel: int
+    body: bytes  # the event's JSON
+    artifact: Artifact | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A node that ends later begins to wait, in state asked, timed, listening or calling."""
+
+    run_id: str
+    token_id: str
+    node_id: str
+    attempt: int | None
+    digest: str
+    state: str
+    fields: Mapping[str, Any]  # of the token's record: due (ms), remind_ms, event and key, child
+    body: bytes  # the event's JSON
+    approval: Mapping[str, Any] | None = None
+
+
+class RunStore(RunControl):
     """Scripts of one shard on one Redis. Answers are the scripts' own, typed."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self.redis: Any = redis  # redis-py types every answer as bytes or str or more; here they are bytes
-        self.keys = keys
-        self._scripts: dict[str, Script] = {}
-        self._offset_ms = 0.0  # from this machine's clock to the server's
-        self._asked_at = float("-inf")
-
-    async def now(self) -> int:
-        """The server's time in ms: asked now and then, kept by this machine's clock in between."""
-        here = time.time()
-        # The wall clock sees that a machine was suspended; one that was set back is asked about too.
-        if not 0 <= here - self._asked_at < CLOCK_S:
-            seconds, micros = await self.redis.time()
-            here = self._asked_at = time.time()
-            self._offset_ms = seconds * 1_000 + micros / 1_000 - here * 1_000
-        return int(here * 1_000 + self._offset_ms)
 
     # -- runs --------------------------------------------------------------------------------------
     async def start_run(
@@ -151,16 +158,6 @@ class RunStore:
         encoded, values = plan.encode(ir, None, len(head) + 3)
         return [*head, encoded, body, *values], [self.keys.run(run_id)]
 
-    async def end_run(self, run_id: str, status: str, event: Mapping[str, Any]) -> list[str]:
-        """End a live run as CANCELLED or TIMED_OUT."""
-        args = [self.keys.prefix, run_id, await self.now(), status, orjson.dumps(event)]
-        return _texts(await self._call("end_run", [self.keys.run(run_id)], args))
-
-    async def retire_run(self, run_ids: Sequence[str]) -> list[str]:
-        """Let the keys of recorded runs go after their retention. Answers: retired, live, unknown."""
-        calls = [([self.keys.run(run_id)], [self.keys.prefix, run_id]) for run_id in run_ids]
-        return [answer[0].decode() for answer in await self._call_many("retire_run", calls)]
-
     # -- tasks, for runners ------------------------------------------------------------------------
     async def start_task(self, claims: Sequence[Claim], runner_id: str) -> list[StartedTask]:
         now = await self.now()
@@ -198,15 +195,13 @@ class RunStore:
 
     async def drop_consumer(self, stream: str, runner_id: str) -> list[str]:
         """Take a runner from a stream's group. Answers: dropped | pending. Raises ResponseError without a group."""
-        return _texts(await self._call("drop_consumer", [self.keys.stream(stream)], [runner_id]))
+        return texts(await self._call("drop_consumer", [self.keys.stream(stream)], [runner_id]))
 
     # -- routing, for coordinators -----------------------------------------------------------------
     async def load_tokens(self, wanted: Sequence[Wanted]) -> list[Loaded]:
         if not wanted:
             return []
-        asked = orjson.dumps(
-            [[w.run_id, w.token_id, list(w.reads), list(w.loops), w.scope, w.with_input] for w in wanted]
-        )
+        asked = orjson.dumps([[w.run_id, w.token_id, list(w.reads), list(w.loops), w.with_input] for w in wanted])
         answer = await self._call("load_tokens", [self.keys.run(wanted[0].run_id)], [self.keys.prefix, asked])
         return [read_loaded(part, want.reads, want.loops) for part, want in zip(answer, wanted, strict=True)]
 
@@ -225,23 +220,22 @@ class RunStore:
                     ],
                 )
             )  # fmt: skip
-        return [_texts(answer) for answer in await self._call_many("advance", calls)]
+        return [texts(answer) for answer in await self._call_many("advance", calls)]
 
     async def retry_task(self, retries: Sequence[Failed]) -> list[list[str]]:
         """Give tasks another attempt, each after its `delay_ms`. Answers as in lua/retry_task.lua."""
         now = await self.now()
         calls = [self._failed(failed, now, now + (failed.delay_ms or 0)) for failed in retries]
-        return [_texts(answer) for answer in await self._call_many("retry_task", calls)]
+        return [texts(answer) for answer in await self._call_many("retry_task", calls)]
 
     async def queue_task(self, run_id: str, token_id: str, attempt: int) -> list[str]:
-        args = [self.keys.prefix, run_id, await self.now(), token_id, attempt]
-        return _texts(await self._call("queue_task", [self.keys.run(run_id)], args))
+        return await self._of_run("queue_task", run_id, token_id, attempt)
 
     async def fail_run(self, failures: Sequence[Failed]) -> list[list[str]]:
         """End runs by a task that failed for good. Answers as in lua/fail_run.lua."""
         now = await self.now()
         return [
-            _texts(answer)
+            texts(answer)
             for answer in await self._call_many("fail_run", [self._failed(failed, now) for failed in failures])
         ]
 
@@ -249,11 +243,48 @@ class RunStore:
         args = [self.keys.prefix, failed.run_id, now, failed.token_id, failed.node_id, _number(failed.attempt)]
         return [self.keys.run(failed.run_id)], [*args, failed.digest, *due, failed.body]
 
-    async def resignal(self, run_id: str, token_id: str, attempt: int = 0) -> list[str]:
-        """Answers: signalled | running, runner | gone."""
-        args = [self.keys.prefix, run_id, await self.now(), token_id, attempt, RESIGNAL_MS]
-        return _texts(await self._call("resignal", [self.keys.run(run_id)], args))
+    # -- nodes that end later ----------------------------------------------------------------------
+    async def start_map(self, step: MapStart) -> list[str]:
+        artifact = step.artifact
+        return await self._of_run(
+            "start_map", step.run_id, step.token_id, step.node_id, _number(step.attempt), step.digest, step.items,
+            step.total, step.parallel, step.body,
+            artifact.name if artifact else "", artifact.packed if artifact else "",
+        )  # fmt: skip
 
+    async def start_items(self, run_id: str, token_id: str, ir: IR, first: int, plan: Plan, body: bytes) -> list[str]:
+        """Start items of a map from index `first` on: `plan.items` with the plan of one (`start_plan`)."""
+        encoded, values = plan.encode(ir, None, 8)
+        return await self._of_run("start_items", run_id, token_id, first, encoded, body, *values)
+
+    async def end_item(self, failed: Failed, scope: str, result: str) -> list[str]:
+        """The item that is `scope` ends with `result`, one of its tasks having failed."""
+        return await self._fail_task("end_item", failed, scope, result)
+
+    async def fail_item(self, failed: Failed, signal: CompletionSignal) -> list[str]:
+        """The map of the item fails; `signal` is for the map's token."""
+        return await self._fail_task("fail_item", failed, signal.to_json())
+
+    async def _fail_task(self, name: str, failed: Failed, *more: Any) -> list[str]:
+        return await self._of_run(
+            name, failed.run_id, failed.token_id, failed.node_id, _number(failed.attempt), failed.digest, *more,
+            failed.body,
+        )  # fmt: skip
+
+    async def open_task(self, step: Opening) -> list[str]:
+        return await self._of_run(
+            "open_task", step.run_id, step.token_id, step.node_id, _number(step.attempt), step.digest, step.state,
+            orjson.dumps(step.fields), orjson.dumps(step.approval) if step.approval else "", step.body,
+        )  # fmt: skip
+
+    async def map_results(self, run_id: str, path: str) -> dict[int, str]:
+        """index -> stored text of the results of a map's items."""
+        results: dict[int, str] = {}
+        async for index, text in self.redis.hscan_iter(self.keys.results(run_id, path), count=1_000):
+            results[int(index)] = text.decode()
+        return results
+
+    # -- beside the scripts ------------------------------------------------------------------------
     async def dead_letter(self, reason: str, detail: str, **fields: str) -> None:
         """Keep what cannot be worked on, with its reason (no run's state: a plain append)."""
         entry = {"reason": reason, "detail": detail[:10_000], "at": str(await self.now()), **fields}
@@ -280,48 +311,6 @@ class RunStore:
         text = await self.redis.get(self.keys.ir(run_id))
         return text.decode() if text is not None else None
 
-    # -- calling -----------------------------------------------------------------------------------
-    def _script(self, name: str) -> Script:
-        script = self._scripts.get(name)
-        if script is None:
-            script = self._scripts[name] = load_script(name)
-        return script
-
-    async def _call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        return (await self._call_many(name, [(keys, args)]))[0]
-
-    async def _call_many(self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
-        """EVALSHA for each call, in one round trip; where the server has forgotten the script, once more.
-
-        redis-py's own Script object asks SCRIPT EXISTS with every pipeline.
-        """
-        if not calls:
-            return []
-        script = self._script(name)
-        answers = await self._evalsha(script, calls)
-        missing = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-        if missing:
-            await self.redis.script_load(script.source)
-            again = await self._evalsha(script, [calls[i] for i in missing])
-            for i, answer in zip(missing, again, strict=True):
-                answers[i] = answer
-        for answer in answers:
-            if isinstance(answer, ResponseError):
-                raise answer
-        return answers
-
-    async def _evalsha(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
-        if len(calls) == 1:
-            keys, args = calls[0]
-            try:
-                return [await self.redis.evalsha(script.sha, len(keys), *keys, *args)]
-            except NoScriptError as error:
-                return [error]
-        pipe = self.redis.pipeline(transaction=False)
-        for keys, args in calls:
-            pipe.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
-        return list(await pipe.execute(raise_on_error=False))
-
 
 def _number(value: int | None) -> str | int:
     return "" if value is None else value
@@ -329,7 +318,3 @@ def _number(value: int | None) -> str | int:
 
 def _deadline(timeout_ms: int | None) -> str | int:
     return "" if timeout_ms is None else timeout_ms + TIMEOUT_GRACE_MS
-
-
-def _texts(answer: Sequence[bytes | int]) -> list[str]:
-    return [part.decode() if isinstance(part, bytes) else str(part) for part in answer]

@@ -7,7 +7,7 @@
 --         body: JSON of the event
 -- ANSWER  {started} | {exists} (the same request came before) | {conflict} (another one did)
 -- EVENT   run_started
---@include parts/keys parts/run parts/event parts/token parts/emit
+--@include parts/keys parts/run parts/event parts/token parts/scope parts/emit
 
 local fields = cjson.decode(fields)
 local request = redis.call('HGET', of_run('run'), 'request')
@@ -24,6 +24,13 @@ redis.call('ZADD', of_shard('live_runs'), now, run_id)
 for stream in string.gmatch(fields.streams or '', '%S+') do redis.call('SADD', of_shard('streams'), stream) end
 if fields.timeout_ms then
   redis.call('ZADD', of_shard('timers'), now + tonumber(fields.timeout_ms), 'run ' .. run_id .. ' - 0')
+end
+
+if fields.parent then -- its end, and what is done to its parent, reach the child by this set
+  redis.call('SADD', of_shard('children:' .. fields.parent), run_id)
+  if redis.call('HGET', of_shard('run:' .. fields.parent), 'status') ~= 'RUNNING' then
+    redis.call('ZADD', of_shard('timers'), now, 'follow ' .. run_id .. ' - 0')
+  end
 end
 
 local run = load_run()

@@ -14,10 +14,15 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from history.history import History
+from history.named_connections import NamedConnections
 from history.runs import InvalidCursor
 from lua.run_store import RunStore
 from orchestrator_api import (
+    approvals,
+    batch_actions,
     batches,
+    completions,
+    control,
     dead_letters,
     events,
     health,
@@ -39,7 +44,10 @@ from schemas.fold import BrokenHistory
 
 log = logging.getLogger("pavane.api")
 
-ROUTERS = (workflows, runs, events, batches, results, models, runners, dead_letters, health, metrics, page)
+ROUTERS = (
+    workflows, runs, control, events, batches, batch_actions, results, approvals, completions,
+    models, runners, dead_letters, health, metrics, page,
+)  # fmt: skip
 AWAY = (
     redis.exceptions.ConnectionError,
     redis.exceptions.TimeoutError,
@@ -50,7 +58,9 @@ AWAY = (
 """What a server that is away, or full, makes of a request: not the client's fault, and over some time later."""
 
 
-def create_app(store: RunStore, history: History, options: ApiOptions) -> FastAPI:
+def create_app(
+    store: RunStore, history: History, options: ApiOptions, connections: NamedConnections | None = None
+) -> FastAPI:
     """The ASGI application of one API process. The connections belong to the caller.
 
     Live event streams last as long as their runs: who stops a server calls `app.state.services.tail.close()` first.
@@ -64,7 +74,7 @@ def create_app(store: RunStore, history: History, options: ApiOptions) -> FastAP
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.services = Services(store, history, options)
+    app.state.services = Services(store, history, options, connections or NamedConnections({}))
     app.add_middleware(Guard, options=options)
     for module in ROUTERS:
         app.include_router(module.router)

@@ -1,8 +1,7 @@
-"""Batches: start many runs, watch them, cancel them. Their results: results.py."""
+"""Batches: start many runs, watch them. Their results: results.py; pause, retry and so on: batch_actions.py."""
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from starlette.responses import Response
 from history.batches import BatchRefused, NewBatch
 from history.pace import Pace
 from orchestrator_api.batch_items import ItemReader
+from orchestrator_api.batch_source import read_source
 from orchestrator_api.bodies import (
     JSON,
     NDJSON,
@@ -23,7 +23,6 @@ from orchestrator_api.bodies import (
     read_body,
     read_json,
     read_lines,
-    read_request,
     read_shape,
 )
 from orchestrator_api.openapi import answers, body
@@ -32,10 +31,8 @@ from orchestrator_api.requests import (
     BatchId,
     BatchOptions,
     BatchRequest,
-    CancelRequest,
     WorkflowName,
 )
-from orchestrator_api.runs import cancel_event
 from orchestrator_api.services import Backend, By, Services
 from orchestrator_api.submissions import Prepared
 from orchestrator_api.workflows import EXAMPLE
@@ -45,7 +42,6 @@ from schemas.limits import LIMITS
 
 router = APIRouter(tags=["batches"])
 
-CANCELLED_AT_ONCE = 50
 RATE_WINDOW_S = 300
 _EXAMPLE = {"workflow": EXAMPLE, "items": [{"name": "Ada"}, {"name": "Alan"}], "key": "item.name"}
 _BATCH = {"batch_id": "batch_0193f2a4", "accepted": 2, "skipped": 0}
@@ -72,7 +68,10 @@ async def start_batch(request: Request, backend: Backend, by: By) -> Response:
         options: BatchOptions = asked
         prepared = await backend.submissions.choose(options)
         reader = ItemReader(prepared, options.key)
-        await reader.read_values(asked.items)
+        if asked.source is None:
+            await reader.read_values(asked.items or [])
+        else:
+            await read_source(backend.connections, asked.source, reader, backend.options.retry_after_s)
     else:
         options = _options(request)
         prepared = await backend.submissions.choose(options)
@@ -160,6 +159,7 @@ async def list_batches(backend: Backend, query: Annotated[BatchFilter, Query()])
             "rate_per_min": 41.5,
             "eta_s": None,
             "stalled": False,
+            "actions": [{"action": "pause", "by": "ada", "reason": None, "at": 1760000000000}],
         },
         404,
         422,
@@ -173,7 +173,8 @@ async def get_batch(batch_id: BatchId, backend: Backend) -> Response:
         raise not_found("batch", batch_id)
     counts = await backend.store.redis.hgetall(backend.store.keys.batch(batch_id))
     order = await _node_order(backend, found)
-    return JsonResponse({**found, "per_node": per_node(counts, order), **progress(found, pace)})
+    actions = await backend.history.batch_control.actions(batch_id)
+    return JsonResponse({**found, "per_node": per_node(counts, order), **progress(found, pace), "actions": actions})
 
 
 async def _node_order(backend: Services, batch: Mapping[str, Any]) -> list[str]:
@@ -196,40 +197,16 @@ def per_node(counts: Mapping[bytes, bytes], order: list[str]) -> list[dict[str, 
 
 def progress(batch: Mapping[str, Any], pace: Pace) -> dict[str, Any]:
     """rate_per_min over the last minutes; eta_s from the whole batch's pace, because items of a model-by-model
-    schedule end in bursts; null until 5 %, at least 5 and at most 50 of the items, have ended."""
+    schedule end in bursts; null until 5 %, at least 5 and at most 50 of the items, have ended, and while it is
+    paused."""
     window_ms = max(1_000, min(pace.elapsed, RATE_WINDOW_S * 1_000))
-    over = batch["ended_at"] is not None
+    over, paused = batch["ended_at"] is not None, batch["status"] == "PAUSED"
     left = batch["pending"] + batch["running"]
     eta: int | None = 0 if over else None
-    if not over and pace.ended >= min(50, max(5, batch["total"] // 20)):
+    if not over and not paused and pace.ended >= min(50, max(5, batch["total"] // 20)):
         eta = math.ceil(pace.elapsed / 1_000 * left / pace.ended)
     return {
         "rate_per_min": round(pace.ended_lately * 60_000 / window_ms, 1),
         "eta_s": eta,
-        "stalled": not over and not pace.moved,
+        "stalled": not over and not paused and not pace.moved,
     }
-
-
-@router.post(
-    "/batches/{batch_id}/cancel",
-    summary="End a batch: what waits is withdrawn, what runs is cancelled",
-    openapi_extra={"requestBody": {**body(CancelRequest, {"reason": "wrong model"})["requestBody"], "required": False}},
-    responses=answers({"batch_id": "batch_0193f2a4", "status": "CANCELLED", "cancelled": 12}, 404, 409, 422),
-)
-async def cancel_batch(batch_id: BatchId, request: Request, backend: Backend, by: By) -> Response:
-    """`cancelled`: live runs that this call ended. It may be called again where it was cut off."""
-    asked = await read_request(request, CancelRequest, "cancel_bytes", 10_000, optional=True)
-    withdrawn = await backend.history.batches.cancel(batch_id)
-    found = await backend.history.batches.get(batch_id)
-    if found is None:
-        raise not_found("batch", batch_id)
-    if not withdrawn and found["status"] != "CANCELLED":
-        raise Refusal(409, f"The batch has ended already: {found['status']}.", batch_status=found["status"])
-    run_ids = await backend.history.batches.run_ids(batch_id)
-    event = cancel_event(by, asked.reason)
-    cancelled = 0
-    for first in range(0, len(run_ids), CANCELLED_AT_ONCE):
-        slice_ = run_ids[first : first + CANCELLED_AT_ONCE]
-        ended = await asyncio.gather(*(backend.store.end_run(run_id, "CANCELLED", event) for run_id in slice_))
-        cancelled += sum(answer[0] == "ended" for answer in ended)
-    return JsonResponse({"batch_id": batch_id, "status": "CANCELLED", "cancelled": cancelled})

@@ -77,8 +77,12 @@ class EventTail:
                     if event.seq > seq:
                         yield event
                         seq, ended = event.seq, event.type in STATUS_OF
-                if ended:
-                    return
+                if ended or len(events) >= PAGE:  # there may be more, and a run that failed may have been retried
+                    events = await self._look(run_id, seq)
+                    if ended and not events:
+                        return
+                    if events:
+                        continue
                 if not await follower.wait(ping_s):
                     yield None
                 events = follower.take()

@@ -16,8 +16,8 @@ from orchestrator_api.bodies import JsonResponse, QueryShape
 from orchestrator_api.openapi import answers
 from orchestrator_api.problems import invalid, not_found
 from orchestrator_api.requests import RunId
-from orchestrator_api.run_states import live_tokens
 from orchestrator_api.services import Backend, Services
+from orchestrator_api.token_views import live_tokens
 from schemas.errors import Problem
 from schemas.events import STATUS_OF, Event
 from schemas.fold import Reference, RunState, run_output

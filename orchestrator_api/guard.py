@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator_api.options import RANK, ApiKey, ApiOptions, Role, hash_key
 from orchestrator_api.problems import Refusal
+from schemas.ids import NAME
 
 log = logging.getLogger("pavane.api")
 
@@ -33,7 +34,8 @@ HEADERS = (
 
 
 class Guard:
-    """ASGI middleware. Sets `scope["state"]["by"]`: the name of the client's key, "" without keys."""
+    """ASGI middleware. Sets `scope["state"]["by"]`, who asks: the name of the client's key, or without keys what the
+    header `Pavane-User` says ("" if nothing)."""
 
     def __init__(self, app: ASGIApp, options: ApiOptions) -> None:
         self.app = app
@@ -88,7 +90,8 @@ class Guard:
         if not self.options.keys:
             if not is_local(scope.get("client")):
                 raise Refusal(403, "No API keys are configured, so that only clients on this machine are served.")
-            return ""
+            user = headers.get("pavane-user", "")
+            return user if NAME.fullmatch(user) else ""
         if path in OPEN_PATHS:
             return ""
         key = self._key(headers.get("authorization", ""))

@@ -58,6 +58,7 @@ async def _totals(backend: Services) -> list[Metric]:
     ignored = CounterMetricFamily(
         "pavane_ignored", "signals that changed nothing, and dead letters, by reason", labels=["reason"]
     )
+    conditions = int(counters.pop(b"condition_error", 0))
     for reason, count in counters.items():
         ignored.add_metric([reason.decode()], int(count))
     return [
@@ -66,6 +67,9 @@ async def _totals(backend: Services) -> list[Metric]:
         GaugeMetricFamily("pavane_events_waiting", "events that are not recorded yet", events),
         GaugeMetricFamily("pavane_dead_letters", "entries of the dead letters", letters),
         GaugeMetricFamily("pavane_timers", "deadlines, backoffs and reminders", timers),
+        CounterMetricFamily(
+            "pavane_condition_errors", "conditions that were in error and counted as false", conditions
+        ),
         ignored,
     ]
 

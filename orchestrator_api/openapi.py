@@ -44,6 +44,11 @@ def body(shape: type[RequestShape], example: Any, **others: Any) -> dict[str, An
     return {"requestBody": {"required": True, "content": content | others}}
 
 
+def optional_body(shape: type[RequestShape], example: Any) -> dict[str, Any]:
+    """As `body`, of a route that can do without one."""
+    return {"requestBody": {**body(shape, example)["requestBody"], "required": False}}
+
+
 def answers(example: Any, *refusals: int, status: int = 200, media: str = JSON, says: str = "") -> dict[Any, Any]:
     """The `responses` of a route: what it answers, and with which statuses it refuses."""
     found: dict[Any, Any] = {status: {"description": says or "as asked", "content": {media: {"example": example}}}}

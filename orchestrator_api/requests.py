@@ -9,7 +9,7 @@ from fastapi import Path, Query
 from pydantic import AfterValidator, Field, model_validator
 
 from orchestrator_api.bodies import QueryShape, RequestShape
-from schemas.ids import NAME, NODE_ID, WORKFLOW_ID
+from schemas.ids import NAME, NODE_ID, TOKEN_ID, WORKFLOW_ID
 from schemas.limits import LIMITS
 from schemas.submission import Priority
 
@@ -17,6 +17,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 LABEL_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,63}$")
 LABEL_CHARS = 256
 MAX_TIMEOUT_MS = 31 * 86_400_000
+KEY_CHARS = 512
 
 
 def no_control(text: str) -> str:
@@ -46,6 +47,8 @@ RunId = Annotated[str, Path(pattern=NAME.pattern, description="id of a run")]
 BatchId = Annotated[str, Path(pattern=NAME.pattern, description="id of a batch")]
 WorkflowId = Annotated[str, Path(pattern=WORKFLOW_ID.pattern, description="id of a workflow")]
 NodeId = Annotated[str, Path(pattern=NODE_ID.pattern, description="id of a node")]
+EventName = Annotated[str, Path(pattern=NAME.pattern, description="name of an outside event")]
+LetterId = Annotated[str, Path(pattern=r"^\d{1,20}-\d{1,20}$", description="id of a dead letter")]
 
 
 class WorkflowChoice(RequestShape):
@@ -86,16 +89,71 @@ class BatchOptions(WorkflowChoice):
     force: bool = Field(False, description="also where a batch of this workflow runs, and items whose key is known")
 
 
+class BatchSource(RequestShape):
+    """Where the items of a batch come from: each row is one, an object of its columns."""
+
+    connection: str = Field(max_length=128, description="the name of a connection that the operator has set up")
+    query: str = Field(min_length=1, max_length=LIMITS.workflow_bytes, description="SQL; it is read only")
+    params: dict[str, Any] = Field(default_factory=dict, description="{name: value}, bound to `%(name)s`")
+
+
 class BatchRequest(BatchOptions):
     """POST /batches"""
 
-    items: list[Any] = Field(min_length=1, max_length=LIMITS.batch_items, description="one run's input each")
+    items: list[Any] | None = Field(
+        None, min_length=1, max_length=LIMITS.batch_items, description="one run's input each"
+    )
+    source: BatchSource | None = Field(None, description="or the query whose rows are the items")
+
+    @model_validator(mode="after")
+    def _items_or_source(self) -> BatchRequest:
+        if (self.items is None) == (self.source is None):
+            raise ValueError("give either items or source")
+        return self
 
 
-class CancelRequest(RequestShape):
-    """POST /runs/{run_id}/cancel, POST /batches/{batch_id}/cancel"""
+class ActionRequest(RequestShape):
+    """What is asked of a run, a batch or a dead letter: cancel, pause, resume, retry"""
 
-    reason: Line | None = None
+    reason: Line | None = Field(None, description="why; kept with who asked")
+
+
+class FailureRequest(RequestShape):
+    """Why the work of a node could not be done."""
+
+    klass: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")] | None = Field(
+        None, alias="class", description="rejected by default for a person, handler for a task"
+    )
+    message: str = Field(min_length=1, max_length=2_000)
+
+
+class CompleteRequest(RequestShape):
+    """POST /runs/{run_id}/nodes/{node_id}/complete"""
+
+    output: Any = Field(None, description="what was answered, any JSON that the node allows")
+    error: FailureRequest | None = Field(None, description="or why there is no answer")
+    token_id: Annotated[str, Field(pattern=TOKEN_ID.pattern)] | None = Field(
+        None, description="which token, where several of the node wait"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> CompleteRequest:
+        if ("output" in self.model_fields_set) == (self.error is not None):
+            raise ValueError("give either output or error")
+        return self
+
+
+class EventRequest(RequestShape):
+    """POST /events/{name}"""
+
+    key: str = Field("", max_length=KEY_CHARS, description="which of those that wait for the event: their `key`")
+    output: Any = Field(None, description="their output; without it, or null, what had arrived there")
+
+
+class DropRequest(RequestShape):
+    """POST /dead-letters/{letter_id}/drop"""
+
+    reason: Line = Field(min_length=1, description="why; kept with the letter and who dropped it")
 
 
 class Page(QueryShape):

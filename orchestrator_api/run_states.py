@@ -13,6 +13,8 @@ from psycopg import OperationalError
 from history.artifacts import Artifacts
 from lua.run_store import RunStore
 from orchestrator_api.event_log import EventLog
+from orchestrator_api.family import Family
+from orchestrator_api.token_views import waiting_tokens
 from schemas.fold import Reference, RunState, Usage, run_output
 from schemas.values import artifact_name, decode_value, unpack
 
@@ -25,10 +27,11 @@ FAR_BEHIND = 50_000
 
 
 class RunStates:
-    def __init__(self, store: RunStore, log: EventLog, artifacts: Artifacts) -> None:
+    def __init__(self, store: RunStore, log: EventLog, artifacts: Artifacts, family: Family) -> None:
         self.store = store
         self.log = log
         self.artifacts = artifacts
+        self.family = family
 
     async def get(self, run_id: str) -> RunState | None:
         """The run now; None if nobody knows it. `usage.tasks` is -1 where Postgres, away or behind, is needed."""
@@ -52,7 +55,7 @@ class RunStates:
 
     async def show(self, state: RunState) -> dict[str, Any]:
         """GET /runs/{run_id}: the run with its large values put in."""
-        packed = await self._packed(state)
+        packed = await self.packed(state.run_id, [state.input, *state.outputs.get("", {}).values()])
         outputs = state.outputs.get("", {})
         return {
             "run_id": state.run_id,
@@ -65,12 +68,13 @@ class RunStates:
             "labels": state.labels,
             "priority": state.priority,
             "seq": state.seq,
-            "input": _whole(state.input, packed),
-            "outputs": {node: _whole(value, packed) for node, value in outputs.items()},
+            "input": whole(state.input, packed),
+            "outputs": {node: whole(value, packed) for node, value in outputs.items()},
             "output": _whole_output(run_output(state), packed),
             "error": state.error,
-            "live_tokens": live_tokens(state.tokens),
+            "live_tokens": await waiting_tokens(self.store, state.run_id, state.tokens),
             "counter": state.live,
+            **await self.family.of(state.run_id),
             "created_at": state.created_at,
             "ended_at": state.ended_at,
             "usage": None if state.usage.tasks < 0 else asdict(state.usage),
@@ -117,39 +121,16 @@ class RunStates:
             text, revision = await pipe.execute()
         return (text.decode(), int(revision)) if text and revision else (None, 0)
 
-    async def _packed(self, state: RunState) -> dict[str, bytes]:
-        """The artifacts that the state refers to, from Redis or, where it has none, from Postgres."""
-        values = [state.input, *state.outputs.get("", {}).values()]
+    async def packed(self, run_id: str, values: Iterable[Any]) -> dict[str, bytes]:
+        """The artifacts that a run's values refer to, from Redis or, where it has none, from Postgres."""
         names = list(dict.fromkeys(value.name for value in values if isinstance(value, Reference)))
         if not names:
             return {}
-        live = await self.store.redis.hmget(self.store.keys.artifacts(state.run_id), names)
+        live = await self.store.redis.hmget(self.store.keys.artifacts(run_id), names)
         found = {name: packed for name, packed in zip(names, live, strict=True) if packed is not None}
         if missing := [name for name in names if name not in found]:
             found |= await self.artifacts.get_many(missing)
         return _within(found.items())
-
-
-def live_tokens(tokens: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The tokens of a run in the order in which they were made; those of a failed run are dead or held."""
-    return [
-        {
-            "token_id": token,
-            "node_id": record["node"],
-            "state": record["state"],
-            "attempt": record["attempt"],
-            "stream": record.get("stream"),
-            "since": record.get("since"),
-            "runner": record.get("runner"),
-            "scope": record.get("scope", ""),
-        }
-        for token, record in sorted(tokens.items(), key=lambda item: _number(item[0]))
-    ]
-
-
-def _number(token: str) -> int:
-    tail = token.rpartition(".")[2]
-    return int(tail) if tail.isdigit() else 0
 
 
 def _value(text: str) -> Any:
@@ -174,7 +155,8 @@ def _within(found: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
     return kept
 
 
-def _whole(value: Any, packed: Mapping[str, bytes]) -> Any:
+def whole(value: Any, packed: Mapping[str, bytes]) -> Any:
+    """A value with what it refers to put in."""
     if not isinstance(value, Reference):
         return value
     return unpack(packed[value.name]) if value.name in packed else value.text
@@ -183,7 +165,7 @@ def _whole(value: Any, packed: Mapping[str, bytes]) -> Any:
 def _whole_output(output: Any, packed: Mapping[str, bytes]) -> Any:
     """The run's output: one value, or {node: value} where several ends came together."""
     if isinstance(output, Reference):
-        return _whole(output, packed)
+        return whole(output, packed)
     if isinstance(output, dict):
-        return {name: _whole(value, packed) for name, value in output.items()}
+        return {name: whole(value, packed) for name, value in output.items()}
     return output

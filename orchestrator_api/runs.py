@@ -1,4 +1,4 @@
-"""Runs: start, list, read, cancel."""
+"""Runs: start, list, read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lua.answers import Started
 from orchestrator_api.bodies import JsonResponse, read_request
 from orchestrator_api.openapi import answers, body
 from orchestrator_api.problems import Refusal, invalid, not_found
-from orchestrator_api.requests import CancelRequest, Name, Page, RunId, RunRequest, WorkflowName
+from orchestrator_api.requests import Name, Page, RunId, RunRequest, WorkflowName
 from orchestrator_api.services import Backend, By, Services
 from orchestrator_api.workflows import EXAMPLE
 from schemas.errors import Problem
@@ -36,6 +36,7 @@ class RunFilter(Page):
     workflow_id: WorkflowName | None = None
     batch_id: Name | None = None
     label: list[str] = Field(default_factory=list, max_length=LIMITS.labels)
+    parent: Name | None = Field(None, description="the child runs of this one; without it no child runs are listed")
 
 
 @router.post(
@@ -125,6 +126,7 @@ async def list_runs(backend: Backend, query: Annotated[RunFilter, Query()]) -> R
         workflow_id=query.workflow_id,
         batch_id=query.batch_id,
         labels=_labels(query.label),
+        parent=query.parent,
         limit=query.limit,
         cursor=query.cursor,
     )
@@ -168,29 +170,6 @@ async def get_ir(run_id: RunId, backend: Backend, request: Request) -> Response:
     if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(text, headers=headers, media_type="application/json")
-
-
-@router.post(
-    "/runs/{run_id}/cancel",
-    summary="End a run now",
-    openapi_extra={"requestBody": {**body(CancelRequest, {"reason": "wrong input"})["requestBody"], "required": False}},
-    responses=answers({"run_id": "run_0193f2a4", "status": "CANCELLED"}, 404, 409, 422),
-)
-async def cancel_run(run_id: RunId, request: Request, backend: Backend, by: By) -> Response:
-    """Queued tasks are withdrawn, what runs is ignored when it comes in. Cancelling a cancelled run changes nothing."""
-    asked = await read_request(request, CancelRequest, "cancel_bytes", 10_000, optional=True)
-    answer, *rest = await backend.store.end_run(run_id, "CANCELLED", cancel_event(by, asked.reason))
-    status = rest[0] if rest else await backend.states.status(run_id)
-    if status is None:
-        raise not_found("run", run_id)
-    if answer != "ended" and status != "CANCELLED":
-        raise Refusal(409, f"The run has ended already: {status}.", run_status=status)
-    return JsonResponse({"run_id": run_id, "status": "CANCELLED"})
-
-
-def cancel_event(by: str, reason: str | None) -> dict[str, Any]:
-    """Body of run_cancelled: who asked, and why."""
-    return {name: text for name, text in {"by": by or "api", "reason": reason}.items() if text}
 
 
 async def _state(backend: Services, run_id: str) -> Any:

@@ -7,10 +7,12 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from history.history import History
+from history.named_connections import NamedConnections
 from history.pace import Paces
 from lua.run_store import RunStore
 from orchestrator_api.event_log import EventLog
 from orchestrator_api.event_tail import EventTail
+from orchestrator_api.family import Family
 from orchestrator_api.model_rates import ModelRates
 from orchestrator_api.options import ApiOptions
 from orchestrator_api.run_states import RunStates
@@ -20,14 +22,15 @@ from orchestrator_api.submissions import Submissions
 class Services:
     """Everything of one API process."""
 
-    def __init__(self, store: RunStore, history: History, options: ApiOptions) -> None:
+    def __init__(self, store: RunStore, history: History, options: ApiOptions, connections: NamedConnections) -> None:
         self.store = store
         self.history = history
+        self.connections = connections
         self.options = options
         self.submissions = Submissions(store, history.workflows, options)
         self.log = EventLog(store, history.events)
         self.tail = EventTail(store, self.log)
-        self.states = RunStates(store, self.log, history.artifacts)
+        self.states = RunStates(store, self.log, history.artifacts, Family(store, history.families))
         self.paces = Paces(history.pool)
         self.rates = ModelRates()
 

@@ -42,7 +42,7 @@ class Prepared:
         """Where `value`, which stands at `path`, misses the workflow's input_schema; at most SHOWN places."""
         if self.validator is None or self.validator.is_valid(value):
             return []
-        return list(islice(_problems(self.validator, value, path), SHOWN))
+        return value_problems(self.validator, value, path)
 
 
 class Submissions:
@@ -148,6 +148,11 @@ def _keep(kept: OrderedDict[Any, Prepared], key: Any, value: Prepared) -> Prepar
     if len(kept) > KEPT:
         kept.popitem(last=False)
     return value
+
+
+def value_problems(validator: Validator, value: Any, path: str) -> list[Problem]:
+    """Where `value`, which stands at `path`, misses a schema; at most SHOWN places."""
+    return list(islice(_problems(validator, value, path), SHOWN))
 
 
 def _problems(validator: Validator, value: Any, path: str) -> Iterator[Problem]:

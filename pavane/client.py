@@ -1,5 +1,6 @@
 """The HTTP client of our API: what the commands ask, and errors that say what to do."""
 
+import getpass
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +12,9 @@ import httpx
 
 from pavane.data_folder import DataFolder
 from pavane.settings import Settings
+from schemas.events import STATUS_OF
 
+TIMEOUT_S = 60.0
 RECONNECT_TRIES = 20
 RECONNECT_S = 0.5
 FOLLOW_TIMEOUT_S = 60.0
@@ -41,14 +44,22 @@ def api_url(settings: Settings) -> str:
     return f"http://127.0.0.1:{settings.port or 8080}"
 
 
+def _user() -> str:
+    """Who asks, as far as this machine knows: events name it where no API keys are configured."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user id without a name
+        return ""
+
+
 class Client:
     """One connection to the API at `url`. Every method raises Unreachable or Refused."""
 
     def __init__(self, url: str, key: str | None = None) -> None:
         self.url = url
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {"Authorization": f"Bearer {key}"} if key else {"Pavane-User": _user()}
         # Proxies are for the outside world.
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=60.0, trust_env=url.startswith("https:"))
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=url.startswith("https:"))
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -59,13 +70,12 @@ class Client:
         given = {name: value for name, value in parameters.items() if value is not None}
         return self._ask("GET", path, params=given)
 
-    def post(self, *path: str, body: Any = None, **parameters: Any) -> Any:
+    def post(self, *path: str, body: Any = None, timeout_s: float = TIMEOUT_S, **parameters: Any) -> Any:
         given = {name: value for name, value in parameters.items() if value is not None}
         if body is None:
-            return self._ask("POST", path, params=given)
-        return self._ask(
-            "POST", path, params=given, content=json.dumps(body), headers={"Content-Type": "application/json"}
-        )
+            return self._ask("POST", path, params=given, timeout=timeout_s)
+        headers = {"Content-Type": "application/json"}
+        return self._ask("POST", path, params=given, content=json.dumps(body), headers=headers, timeout=timeout_s)
 
     def post_lines(self, *path: str, values: Iterable[Any], **parameters: Any) -> Any:
         """A body of JSON lines, written as it is sent."""
@@ -93,16 +103,19 @@ class Client:
 
     def follow(self, run_id: str) -> Iterator[dict[str, Any]]:
         """The events of a run from its first on, as they happen, until the run has ended."""
-        seq, failures = 0, 0
+        seq, failures, ended = 0, 0, False
         while True:
             try:
                 for event in self._follow(run_id, seq):
                     seq, failures = event["seq"], 0
+                    ended = event["type"] in STATUS_OF  # unless it was retried, and more follows
                     yield event
-                    if event["type"].startswith("run_") and event["type"] != "run_started":
-                        return
+                if ended:
+                    return
                 raise Unreachable(f"{self.url} ended the connection")
             except Unreachable:
+                if ended:
+                    return
                 failures += 1
                 if failures > RECONNECT_TRIES or seq == 0:
                     raise

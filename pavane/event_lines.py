@@ -22,7 +22,7 @@ class EventLines:
         at = event["at"]
         if event["seq"] == 1:
             self._began = at
-        place = event.get("node_id") or "run"
+        place = (event.get("node_id") or "run") + _item(event.get("scope", ""))
         said = getattr(self, f"_{event['type']}", self._other)(event)
         for token, record in (event.get("tokens") or {}).items():
             if record.get("state") == "queued":
@@ -65,17 +65,90 @@ class EventLines:
     def _task_queued(self, event: Mapping[str, Any]) -> str:
         return "queued again"
 
+    def _tool_called(self, event: Mapping[str, Any]) -> str:
+        gave = f"failed: {compact(event['error'], WIDTH)}" if "error" in event else compact(event.get("result"), WIDTH)
+        return f"called {event['tool']}({compact(event['arguments'], WIDTH)}) in {span(event['ms'])}: {gave}"
+
+    def _node_opened(self, event: Mapping[str, Any]) -> str:
+        match event.get("waits_for"):
+            case "answer":
+                whom = f" {event['assignee']}" if event.get("assignee") else " somebody"
+                asked = f": {compact(event['prompt'], WIDTH)}" if event.get("prompt") else ""
+                return f"asks{whom}{asked}{self._until(event)}"
+            case "event":
+                key = f" with key {event['key']}" if event.get("key") else ""
+                return f"waits for the event {event['event']}{key}{self._until(event)}"
+            case "time":
+                return f"waits for {span(max(event['due'] - event['at'], 0))}"
+            case _:
+                return f"called {event.get('child', 'a child run')}"
+
+    def _node_answered(self, event: Mapping[str, Any]) -> str:
+        return f"answered by {event.get('by', '?')}"
+
+    def _node_reminded(self, event: Mapping[str, Any]) -> str:
+        return f"not answered yet, reminder {event.get('times', '?')}"
+
+    def _map_started(self, event: Mapping[str, Any]) -> str:
+        return f"has {_items(event.get('total', 0))}"
+
+    def _items_started(self, event: Mapping[str, Any]) -> str:
+        first, count = event["first"], event["count"]
+        return f"item {first} started" if count == 1 else f"items {first} to {first + count - 1} started"
+
+    def _item_completed(self, event: Mapping[str, Any]) -> str:
+        result = event.get("stored_result", event.get("result"))
+        return f"item {event['index']} done: {compact(result, WIDTH)}"
+
+    def _items_held(self, event: Mapping[str, Any]) -> str:
+        return "items held: the run has failed"
+
+    def _items_restored(self, event: Mapping[str, Any]) -> str:
+        return "items go on"
+
+    def _tokens_parked(self, event: Mapping[str, Any]) -> str:
+        return "parked: the run is paused"
+
+    def _tokens_unparked(self, event: Mapping[str, Any]) -> str:
+        nodes = sorted({record["node"] for record in (event.get("tokens") or {}).values()})
+        return f"goes on with {', '.join(nodes)}"
+
+    def _run_paused(self, event: Mapping[str, Any]) -> str:
+        return f"paused{_who(event)}"
+
+    def _run_resumed(self, event: Mapping[str, Any]) -> str:
+        return f"resumed{_who(event)}"
+
+    def _run_retried(self, event: Mapping[str, Any]) -> str:
+        return f"retried{_who(event)}"
+
+    def _until(self, event: Mapping[str, Any]) -> str:
+        return f", for {span(event['due'] - event['at'])} at most" if event.get("due") else ""
+
     def _other(self, event: Mapping[str, Any]) -> str:
         status = STATUS_OF.get(event["type"])
         if status is None:
             return str(event["type"])
-        why = "".join(f", {name} {event[name]}" for name in ("by", "reason") if event.get(name))
+        why = _who(event)
         error = f": {_error(event)}" if event.get("error") else ""
         return f"{status} after {span(event['at'] - self._began)}{why}{error}"
 
     def _took(self, event: Mapping[str, Any]) -> str:
         began = self._started.pop(event.get("token_id", ""), None)
         return "" if began is None else f" in {span(event['at'] - began)}"
+
+
+def _item(scope: str) -> str:
+    """`[3]` for item 3 of a map, `[3][0]` for item 0 of a map in it."""
+    return "".join(f"[{part.rpartition('-')[2]}]" for part in scope.split(".")) if scope else ""
+
+
+def _items(count: int) -> str:
+    return "1 item" if count == 1 else f"{count} items"
+
+
+def _who(event: Mapping[str, Any]) -> str:
+    return "".join(f", {name} {event[name]}" for name in ("by", "reason") if event.get(name))
 
 
 def _error(event: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pavane.cli.output import console, print_shown, span, table
+from pavane.cli.output import console, print_shown, span, styled, table
 from pavane.client import Client, Unreachable
 
 REFRESH_S = 0.4
@@ -109,8 +109,11 @@ def _page(
 
 def _head(batch: Mapping[str, Any]) -> Text:
     text = Text(f"{batch['batch_id']}  {batch['workflow_id']}  ", style="bold")
-    text.append(f"{batch['status']}", style="green" if batch["status"] == "COMPLETED" else "cyan")
-    if batch["ended_at"]:
+    text.append_text(styled(batch["status"]))
+    if batch["status"] == "PAUSED":
+        by = next((action["by"] for action in batch["actions"] if action["action"] == "pause"), "somebody")
+        text.append(f"  by {by}; `pavane resume {batch['batch_id']}` lets it go on", style="default")
+    elif batch["ended_at"]:
         text.append(f"  after {span(batch['ended_at'] - batch['created_at'])}", style="default")
     else:
         rate = f"{batch['rate_per_min']:,.0f} items/min" if batch["rate_per_min"] else "no item has ended yet"

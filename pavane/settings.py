@@ -1,20 +1,50 @@
 """Every setting of Pavane, read from the environment here and nowhere else."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 import pavane
+from agent_runner.tools.mcp_server import McpServer
+from agent_runner.web.origin import Hosts
+from history.connection_options import ConnectionOptions
+from pavane.mcp_servers import McpServerSetting
+from pavane.named_connections import NAME, read_connections, read_named
+from schemas.compiler.tool_rules import MCP_SERVER
 from schemas.limits import LIMITS, Limits
 
 
 class SettingsError(ValueError):
     """A setting has a value that it can not have; the text names the variable, not the value."""
+
+
+class CredentialSetting(BaseModel):
+    """A header with a secret, and the hosts that it may go to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    header: str = Field("Authorization", pattern=r"^[A-Za-z0-9-]{1,128}$")
+    value: SecretStr
+    hosts: tuple[str, ...] = Field(min_length=1)
+
+    @field_validator("value")
+    @classmethod
+    def _check_value(cls, value: SecretStr) -> SecretStr:
+        if not re.fullmatch(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?", value.get_secret_value()):
+            raise ValueError("a value is printable ASCII without spaces around it")
+        return value
+
+    @field_validator("hosts")
+    @classmethod
+    def _check_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        Hosts(value)
+        return value
 
 
 def default_data_folder() -> Path:
@@ -54,6 +84,31 @@ class Settings(BaseModel):
         (),
         alias="PAVANE_HANDLERS",
         description="Modules whose public functions are handlers of `function` nodes, separated by commas.",
+    )
+    http_hosts: tuple[str, ...] = Field(
+        (),
+        alias="PAVANE_HTTP_HOSTS",
+        description="Hosts that an `http` node may call although its document does not name them: `example.org`, "
+        "`*.example.org`, `http://10.0.0.7:8000`, separated by commas.",
+    )
+    credentials: Mapping[Annotated[str, Field(pattern=rf"^{NAME.pattern}$")], CredentialSetting] = Field(
+        {},
+        alias="PAVANE_CREDENTIALS",
+        description="Credentials of `http` nodes, as JSON, or the path of a TOML or JSON file: "
+        "`{name: {value, hosts: [...], header?}}`; the header is `Authorization` if none is given, and a host without "
+        "a scheme means https.",
+    )
+    connections: dict[str, ConnectionOptions] = Field(
+        default_factory=dict,
+        alias="PAVANE_CONNECTIONS",
+        description="Postgres databases that documents name, as JSON, or the path of a TOML or JSON file: "
+        "`{name: {url, write?, max_rows?, timeout_ms?, pool_size?}}`.",
+    )
+    mcp_servers: Mapping[Annotated[str, Field(pattern=rf"^{MCP_SERVER.pattern}$")], McpServerSetting] = Field(
+        {},
+        alias="PAVANE_MCP_SERVERS",
+        description="MCP servers whose tools agents may call, as JSON, or the path of a TOML or JSON file: "
+        "`{name: {command: [...], env?: [variables]}}` or `{name: {url, headers?: {header: variable}}}`.",
     )
     retention_s: int = Field(
         86_400,
@@ -101,11 +156,27 @@ class Settings(BaseModel):
         description="json: one object a line; text: for people; auto: text on a terminal, else json.",
     )
 
-    @field_validator("handlers", "api_keys", "hosts", "origins", mode="before")
+    @field_validator("handlers", "api_keys", "hosts", "origins", "http_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(word.strip() for word in value.split(",") if word.strip())
+        return value
+
+    @field_validator("credentials", "mcp_servers", mode="before")
+    @classmethod
+    def _parse_named(cls, value: Any) -> Any:
+        return read_named(value) if isinstance(value, str) else value
+
+    @field_validator("connections", mode="before")
+    @classmethod
+    def _parse_connections(cls, value: Any) -> Any:
+        return read_connections(value) if isinstance(value, str) else value
+
+    @field_validator("http_hosts")
+    @classmethod
+    def _check_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        Hosts(value)
         return value
 
     @field_validator("limits", mode="before")
@@ -122,6 +193,17 @@ class Settings(BaseModel):
                 raise ValueError(f"the limit {name} needs a positive whole number")
             given[name] = int(number)
         return replace(LIMITS, **given)
+
+    def mcp(self, environment: Mapping[str, str] | None = None) -> list[McpServer]:
+        """The MCP servers, with what they name of `environment` (default: the process's). Raises SettingsError."""
+        given = os.environ if environment is None else environment
+        servers = []
+        for name, setting in self.mcp_servers.items():
+            try:
+                servers.append(setting.server(name, given))
+            except LookupError as error:
+                raise SettingsError(f"PAVANE_MCP_SERVERS: {name}: the variable {error.args[0]} is not set") from None
+        return servers
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -143,7 +225,7 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            lines = [f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors()]
+            lines = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
             raise SettingsError("\n".join(lines)) from None
 
 
@@ -152,7 +234,7 @@ def described() -> list[tuple[str, str, str]]:
     return [
         (
             field.alias or name,
-            "" if field.default in (None, (), LIMITS) else _shown(field.default),
+            "" if field.default in (None, (), {}, LIMITS) else _shown(field.default),
             field.description or "",
         )
         for name, field in Settings.model_fields.items()

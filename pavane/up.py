@@ -18,7 +18,7 @@ from pavane.process_group import ProcessGroup, Service, StartFailed
 from pavane.servers import Servers
 from pavane.services.api import check_host, listen
 from pavane.services.recorder import prepare_database
-from pavane.services.runner import default_runner_id
+from pavane.services.runner import TYPES, default_runner_id
 from pavane.settings import Settings
 
 log = logging.getLogger("pavane.up")
@@ -139,7 +139,8 @@ class Up:
             return Service(name, command, stage, environment=environment, **more)
 
         descriptor = str(listening.fileno())
-        runner = ["runner", "--slots", str(self.layout.slots), "--drain", str(DRAIN_S)]
+        handlers = [word for module in self.layout.handlers for word in ("--handlers", module)]
+        runner = ["runner", "--slots", str(self.layout.slots), "--drain", str(DRAIN_S), *handlers]
         agents = [
             service(
                 f"runner-{number}",
@@ -150,8 +151,7 @@ class Up:
             )
             for number, url in enumerate(engines, 1)
         ]  # fmt: skip
-        handlers = [word for module in self.layout.handlers for word in ("--handlers", module)]
-        tasks = [*runner, "--types", "function", "--id", self._runner_id("tasks"), *handlers]
+        tasks = [*runner, "--types", ",".join(TYPES), "--id", self._runner_id("tasks")]
         return [
             service("api", ["api", "--descriptor", descriptor], API, descriptors=[int(descriptor)]),
             *agents,

@@ -11,6 +11,20 @@
                     took over, or run_failed follows                                                    live
     task_retried    it failed and gets another attempt   attempt, error, delay_ms, raw                  tokens, live
     task_queued     a backoff was over                                                                  tokens, live
+    node_opened     a node that ends later waits         waits_for (answer, event, time, child) and     tokens, live
+                                                         what belongs to it: prompt, assignee, due, ...
+    node_answered   a person, an event, a timer or an    by, and what they say                          tokens, live
+                    outside worker answered
+    node_reminded   nobody answered for remind_ms        times                                          tokens, live
+    tool_called     an agent called a tool               round, call, tool, kind, arguments, result or error,
+                                                         ms, usage
+    map_started     a map knows its items                total, items or stored_items                   tokens, live
+    items_started   a slice of them was started          first, count                                   tokens, live
+    item_completed  an item is over                      index, result or stored_result                     tokens, live
+    items_held, items_restored: items of a map whose run failed, or is retried                          tokens, live
+    run_paused, run_resumed                              by, reason
+    run_retried     a failed run goes on                 by, reason                                     tokens, live
+    tokens_parked, tokens_unparked: what a paused run did not emit, and emits now                       tokens, live
     run_completed, run_failed, run_cancelled, run_timed_out: it ended    error, by, reason
 
 `outputs` holds {node: value} of every node executed in the step (those decided in passing too), `stored` {node:
@@ -29,6 +43,9 @@ import orjson
 
 TYPES = (
     "run_started", "task_started", "node_completed", "node_failed", "task_retried", "task_queued",
+    "node_opened", "node_answered", "node_reminded", "tool_called",
+    "map_started", "items_started", "item_completed", "items_held", "items_restored",
+    "run_paused", "run_resumed", "run_retried", "tokens_parked", "tokens_unparked",
     "run_completed", "run_failed", "run_cancelled", "run_timed_out",
 )  # fmt: skip
 

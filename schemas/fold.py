@@ -44,6 +44,19 @@ class Usage:
 
 
 @dataclass(slots=True)
+class MapState:
+    """A map whose items are known. `results` are values, or a `Reference`, by index."""
+
+    total: int
+    cursor: int = 0  # items started
+    results: dict[int, Any] = field(default_factory=dict)
+
+    @property
+    def running(self) -> int:
+        return self.cursor - len(self.results)
+
+
+@dataclass(slots=True)
 class RunState:
     """A run after its event `seq`. Values are JSON values, or a `Reference`; times are ms since the epoch.
 
@@ -69,6 +82,8 @@ class RunState:
     ranks: dict[str, dict[str, Rank]] = field(default_factory=dict)  # scope -> node -> (depth, lane)
     ends: dict[str, set[str]] = field(default_factory=dict)  # scope -> nodes whose last execution emitted nothing
     passes: dict[str, dict[str, int]] = field(default_factory=dict)  # scope -> loop -> passes completed
+    maps: dict[str, MapState] = field(default_factory=dict)  # by the map's token
+    epoch: int = 0  # how often it was retried
     error: Any = None  # {class, message, ...} of a failure; who and why of an end from outside
     created_at: int = 0
     ended_at: int | None = None
@@ -93,6 +108,7 @@ class RunState:
             ranks={scope: dict(ranks) for scope, ranks in self.ranks.items()},
             ends={scope: set(nodes) for scope, nodes in self.ends.items()},
             passes={scope: dict(counts) for scope, counts in self.passes.items()},
+            maps={token: replace(state, results=dict(state.results)) for token, state in self.maps.items()},
             usage=replace(self.usage),
         )
 
@@ -133,12 +149,22 @@ def _apply(state: RunState, event: Event) -> None:
         _end(state, event)
     elif event.type == "task_started":
         state.usage.tasks += 1
+    elif event.type in ("run_paused", "run_resumed"):
+        state.status = "PAUSED" if event.type == "run_paused" else "RUNNING"
+    elif event.type == "run_retried":
+        state.status, state.ended_at, state.error = "RUNNING", None, None
+        state.epoch += 1
+    elif event.type in ("map_started", "items_started", "item_completed"):
+        _advance_map(state, event)
     values = _values(event)
     _record_outputs(state, event, values)
     _count_passes(state, event)
-    if event.node_id:  # the event of a run's failure repeats the one of its node
+    # The event of a run's failure repeats the one of its node, and a node's usage holds that of its tool calls.
+    if event.node_id and event.type != "tool_called":
         _add_usage(state.usage, event.data.get("usage") or {})
     _move_tokens(state, event, values)
+    if event.type == "item_completed":
+        _forget_items(state, f"{event.token_id}-{event.data['index']}.")
 
 
 def _start(state: RunState, event: Event) -> None:
@@ -157,8 +183,34 @@ def _end(state: RunState, event: Event) -> None:
         state.error = event.data.get("error")  # dead and held tokens stay: `retry` restores them
     elif event.type != "run_completed":
         state.error = dict(event.data)
+        _forget_items(state, f"{state.run_id}.")
         state.tokens.clear()
         state.arrivals.clear()
+
+
+def _advance_map(state: RunState, event: Event) -> None:
+    data, token = event.data, event.token_id
+    if event.type == "map_started":
+        state.maps[token] = MapState(data["total"])
+    elif event.type == "items_started":
+        state.maps[token].cursor += data["count"]
+    else:
+        state.maps[token].results[data["index"]] = (
+            Reference(data["stored_result"]) if "stored_result" in data else data["result"]
+        )
+
+
+def _forget_items(state: RunState, prefix: str) -> None:
+    """Forget the items whose tokens begin with `prefix`, and all that they started."""
+    head = f"{state.run_id}."
+    for scoped in (state.outputs, state.ranks, state.ends, state.passes):
+        for scope in [s for s in scoped if s and f"{head}{s}.".startswith(prefix)]:
+            del scoped[scope]
+    for token in [t for t in state.tokens if t.startswith(prefix)]:
+        state.tokens.pop(token)
+        state.arrivals.pop(token, None)
+    for token in [t for t in state.maps if t.startswith(prefix)]:
+        del state.maps[token]
 
 
 def _values(event: Event) -> dict[str, Any]:
@@ -225,4 +277,6 @@ def _move_tokens(state: RunState, event: Event, values: Mapping[str, Any]) -> No
     for token in event.data.get("gone") or ():
         state.tokens.pop(token, None)
         state.arrivals.pop(token, None)
+        if state.maps.pop(token, None):
+            _forget_items(state, f"{token}-")
     state.live = event.data.get("live", state.live)

@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 import orjson
 
+from schemas.conditions.condition import Condition
 from schemas.expressions.expression import Expression, parse_expression
 from schemas.expressions.template import ValueTemplate, parse_value
 
 IR_VERSION = 1
-TASK_TYPES = frozenset({"agent", "function"})
-"""Types that make a task on a stream; every other type is decided by the coordinator in passing."""
+TASK_TYPES = frozenset({"agent", "function", "http", "sql"})
+"""Types that make a task on a stream."""
+OPENED_TYPES = frozenset({"map", "workflow", "human", "wait"})
+"""Types that the coordinator opens and that end later; every other type it decides in passing."""
+
+DEFAULT_PARALLEL = 1_000
+"""Items of a map that are started at once, if it does not say otherwise."""
 
 LoopForm = Literal["do-while", "while", "paths"]
 
@@ -36,18 +42,18 @@ class Retry:
 @dataclass(frozen=True, slots=True)
 class Edge:
     to: str
-    condition: Expression | None
+    condition: Condition | None
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    condition: Expression
+    condition: Condition
     next: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    condition: Expression
+    condition: Condition
     back_to: str
     max_iterations: int
     break_path: tuple[str, ...]
@@ -55,6 +61,17 @@ class Loop:
     form: LoopForm
     body: frozenset[str]
     inner: tuple[str, ...]  # the loops that lie strictly in this one
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """What a map starts for each item. Its nodes are those whose `analysis.map` is the map's id."""
+
+    items: Expression
+    entries: tuple[str, ...]
+    exit: str  # the node whose output is an item's result
+    max_parallel: int
+    collect: bool  # an item that fails is a result, and does not fail the map
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +92,9 @@ class Analysis:
     form: LoopForm | None = None  # loops only, as the next two
     body: tuple[str, ...] = ()
     inner: tuple[str, ...] = ()
+    map: str | None = None  # the map whose sub-graph this node belongs to
+    entries: tuple[str, ...] = ()  # maps only, as the next one
+    exit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,9 +110,12 @@ class Node:
     any: bool  # `join: any`
     retry: Retry
     timeout_ms: int | None
+    queue_timeout_ms: int | None = None
     rules: tuple[Rule, ...] = ()  # branch
     default: tuple[str, ...] | None = None  # branch
     loop: Loop | None = None  # loop
+    map: Map | None = None  # map
+    deadline_path: tuple[str, ...] | None = None  # human, wait
 
     @property
     def is_task(self) -> bool:
@@ -100,15 +123,36 @@ class Node:
 
     @cached_property
     def templates(self) -> Mapping[str, ValueTemplate]:
-        """What a runner renders before it executes the node, by config field."""
-        fields = {"agent": ("prompt", "system"), "function": ("args",)}.get(self.type, ())
+        """What is rendered before the node is executed or opened, by config field."""
+        fields = _TEMPLATES.get(self.type, ())
         return {name: parse_value(self.config[name]) for name in fields if self.config.get(name) is not None}
+
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """The variables that its templates read: others need not be loaded."""
+        return frozenset().union(*(template.references.variables for template in self.templates.values()))
+
+    @cached_property
+    def until(self) -> Expression | None:
+        """wait: the time that it waits for."""
+        return parse_expression(self.config["until"]) if self.type == "wait" and "until" in self.config else None
 
     @cached_property
     def assignments(self) -> Mapping[str, Expression]:
         """transform: the fields that it sets."""
         fields = self.config.get("set", {}) if self.type == "transform" else {}
         return {name: parse_expression(text) for name, text in fields.items()}
+
+
+_TEMPLATES: Mapping[str, tuple[str, ...]] = {
+    "agent": ("prompt", "system"),
+    "function": ("args",),
+    "http": ("url", "query", "headers", "body"),
+    "sql": ("params", "gate"),
+    "human": ("prompt", "assignee"),
+    "wait": ("for_ms", "key"),
+    "workflow": ("input",),
+}
 
 
 @dataclass(frozen=True)
@@ -133,6 +177,29 @@ class IR:
     @cached_property
     def loops(self) -> tuple[str, ...]:
         return tuple(node.id for node in self.nodes.values() if node.loop)
+
+    def level(self, node_id: str) -> int:
+        """How many maps enclose a node."""
+        level, enclosing = 0, self.nodes[node_id].analysis.map
+        while enclosing is not None:
+            level, enclosing = level + 1, self.nodes[enclosing].analysis.map
+        return level
+
+    def addresses(self, reader: str, names: Iterable[str]) -> tuple[str, ...]:
+        """Where the scripts find the outputs that `reader` reads: `<node>` in its own scope, `<node>@<level>` in an
+        enclosing one."""
+        known = self._addresses.get((reader, tuple(names)))
+        if known is None:
+            own = self.level(reader)
+            known = self._addresses[reader, tuple(names)] = tuple(
+                name if name not in self.nodes or self.level(name) == own else f"{name}@{self.level(name)}"
+                for name in names
+            )
+        return known
+
+    @cached_property
+    def _addresses(self) -> dict[tuple[str, tuple[str, ...]], tuple[str, ...]]:
+        return {}
 
     @cached_property
     def repeats(self) -> bool:
@@ -184,7 +251,7 @@ class IR:
     def _read(cls, document: Mapping[str, Any], text: str) -> IR:
         workflow = document["workflow"]
         analyses = {node_id: _analysis(fields) for node_id, fields in document["graph"].items()}
-        nodes = _nodes(workflow, analyses)
+        nodes = _nodes(workflow, workflow.get("defaults", {}), analyses)
         return cls(
             workflow=workflow,
             entries=tuple(document["entries"]),
@@ -194,35 +261,45 @@ class IR:
         )
 
 
-def _nodes(workflow: Mapping[str, Any], analyses: Mapping[str, Analysis]) -> dict[str, Node]:
-    defaults = workflow.get("defaults", {})
+def _nodes(graph: Mapping[str, Any], defaults: Mapping[str, Any], analyses: Mapping[str, Analysis]) -> dict[str, Node]:
+    """The nodes of a graph (the workflow, or the config of a map) and of the maps in it."""
     edges: dict[str, list[Edge]] = {}
-    for edge in workflow.get("edges", ()):
+    for edge in graph.get("edges", ()):
         edges.setdefault(edge["from"], []).append(Edge(edge["to"], _condition(edge.get("condition"))))
     nodes = {}
-    for source in workflow["nodes"]:
-        node_id = source["id"]
-        config = source.get("config", {})
-        timeout = source.get("timeout_ms", defaults.get("timeout_ms"))
-        nodes[node_id] = Node(
-            id=node_id,
-            type=source["type"],
-            config=config,
-            analysis=analyses[node_id],
-            edges=tuple(edges.get(node_id, ())),
-            on_error=_targets(source.get("on_error")),
-            any=source.get("join") == "any",
-            retry=Retry(**{**defaults.get("retry", {}), **source.get("retry", {})}),
-            timeout_ms=timeout,
-            rules=_rules(source["type"], config),
-            default=_targets(config.get("default")) if source["type"] == "branch" else None,
-            loop=_loop(config, analyses[node_id]) if source["type"] == "loop" else None,
-        )
+    for source in graph["nodes"]:
+        node = _node(source, defaults, analyses[source["id"]], tuple(edges.get(source["id"], ())))
+        nodes[node.id] = node
+        if node.map:
+            nodes |= _nodes(node.config, defaults, analyses)
     return nodes
 
 
-def _condition(condition: Mapping[str, Any] | None) -> Expression | None:
-    return parse_expression(condition["expression"]) if condition else None
+def _node(source: Mapping[str, Any], defaults: Mapping[str, Any], analysis: Analysis, edges: tuple[Edge, ...]) -> Node:
+    kind, config = source["type"], source.get("config", {})
+    if kind in TASK_TYPES:  # the defaults are for what makes a task
+        source = {**{name: defaults[name] for name in ("timeout_ms", "queue_timeout_ms") if name in defaults}, **source}
+    return Node(
+        id=source["id"],
+        type=kind,
+        config=config,
+        analysis=analysis,
+        edges=edges,
+        on_error=_targets(source.get("on_error")),
+        any=source.get("join") == "any",
+        retry=Retry(**{**defaults.get("retry", {}), **source.get("retry", {})}),
+        timeout_ms=source.get("timeout_ms"),
+        queue_timeout_ms=source.get("queue_timeout_ms"),
+        rules=_rules(kind, config),
+        default=_targets(config.get("default")) if kind == "branch" else None,
+        loop=_loop(config, analysis) if kind == "loop" else None,
+        map=_map(config, analysis) if kind == "map" else None,
+        deadline_path=_targets(config.get("deadline_path")) if kind in OPENED_TYPES else None,
+    )
+
+
+def _condition(condition: Mapping[str, Any] | None) -> Condition | None:
+    return Condition(condition) if condition else None
 
 
 def _targets(targets: list[str] | None) -> tuple[str, ...] | None:
@@ -232,16 +309,13 @@ def _targets(targets: list[str] | None) -> tuple[str, ...] | None:
 def _rules(node_type: str, config: Mapping[str, Any]) -> tuple[Rule, ...]:
     if node_type != "branch":
         return ()
-    return tuple(
-        Rule(parse_expression(rule["condition"]["expression"]), tuple(dict.fromkeys(rule["next"])))
-        for rule in config["rules"]
-    )
+    return tuple(Rule(Condition(rule["condition"]), tuple(dict.fromkeys(rule["next"]))) for rule in config["rules"])
 
 
 def _loop(config: Mapping[str, Any], analysis: Analysis) -> Loop:
     assert analysis.form is not None
     return Loop(
-        condition=parse_expression(config["condition"]["expression"]),
+        condition=Condition(config["condition"]),
         back_to=config["loop_back_to"],
         max_iterations=config["max_iterations"],
         break_path=_targets(config["break_path"]) or (),
@@ -249,6 +323,17 @@ def _loop(config: Mapping[str, Any], analysis: Analysis) -> Loop:
         form=analysis.form,
         body=frozenset(analysis.body),
         inner=analysis.inner,
+    )
+
+
+def _map(config: Mapping[str, Any], analysis: Analysis) -> Map:
+    assert analysis.exit is not None
+    return Map(
+        items=parse_expression(config["items"]),
+        entries=analysis.entries,
+        exit=analysis.exit,
+        max_parallel=config.get("max_parallel", DEFAULT_PARALLEL),
+        collect=config.get("on_item_error") == "collect",
     )
 
 

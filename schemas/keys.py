@@ -37,9 +37,9 @@ class Keys:
         """string: the IR as JSON, always the newest revision"""
         return f"{self.prefix}ir:{run_id}"
 
-    def tokens(self, run_id: str) -> str:
+    def tokens(self, run_id: str, scope: str = "") -> str:
         """hash: token id -> record (JSON: node, state, attempt, stream, entry ...)"""
-        return f"{self.prefix}tokens:{run_id}"
+        return f"{self.prefix}tokens:{run_id}{_in(scope)}"
 
     def context(self, run_id: str, scope: str = "") -> str:
         """hash: node -> output as JSON, or `artifact://sha256-...`"""
@@ -65,13 +65,42 @@ class Keys:
         """hash: current_iteration, the passes completed"""
         return f"{self.prefix}loop:{run_id}{_in(scope)}:{node_id}"
 
-    def arrivals(self, run_id: str) -> str:
+    def arrivals(self, run_id: str, scope: str = "") -> str:
         """hash: `<token>/<predecessor>` -> the value that arrived from there"""
-        return f"{self.prefix}arrivals:{run_id}"
+        return f"{self.prefix}arrivals:{run_id}{_in(scope)}"
 
-    def outcomes(self, run_id: str) -> str:
+    def outcomes(self, run_id: str, scope: str = "") -> str:
         """hash: token -> the completion signal that was stored for it and not yet routed"""
-        return f"{self.prefix}outcomes:{run_id}"
+        return f"{self.prefix}outcomes:{run_id}{_in(scope)}"
+
+    def parked(self, run_id: str) -> str:
+        """list: tokens that wait until the run is resumed"""
+        return f"{self.prefix}parked:{run_id}"
+
+    def children(self, run_id: str) -> str:
+        """set: child runs that have not ended"""
+        return f"{self.prefix}children:{run_id}"
+
+    # -- of one map or item ------------------------------------------------------------------------
+    def scope(self, run_id: str, scope: str) -> str:
+        """hash: item, live (tokens alive), iteration (outside of the item's own loops)"""
+        return f"{self.prefix}scope:{run_id}{_in(scope)}"
+
+    def map(self, run_id: str, path: str) -> str:
+        """hash: total, cursor (items started), running, done, parallel, items (the whole list) of a map's token"""
+        return f"{self.prefix}map:{run_id}{_in(path)}"
+
+    def results(self, run_id: str, path: str) -> str:
+        """hash: index -> result of a map's item"""
+        return f"{self.prefix}results:{run_id}{_in(path)}"
+
+    def items(self, run_id: str, path: str) -> str:
+        """set: indexes of a map's items that go on"""
+        return f"{self.prefix}items:{run_id}{_in(path)}"
+
+    def held(self, run_id: str, path: str) -> str:
+        """set: indexes of a map's items that are held, their run having failed"""
+        return f"{self.prefix}held:{run_id}{_in(path)}"
 
     def artifacts(self, run_id: str) -> str:
         """hash: `sha256-<hex>` -> packed bytes of a value over the inline limit"""
@@ -139,9 +168,28 @@ class Keys:
         """hash with TTL: version -> IR of a registered workflow that was used lately"""
         return f"{self.prefix}workflow:{workflow_id}"
 
+    @property
+    def approvals(self) -> str:
+        """hash: token -> what a person is asked (JSON)"""
+        return f"{self.prefix}approvals"
+
+    def listeners(self, event: str) -> str:
+        """hash: token that waits for the outside event -> its key"""
+        return f"{self.prefix}listeners:{event}"
+
     def batch(self, batch_id: str) -> str:
         """hash: running, done, failed, and `<node>|<queued|running|done|failed>` counts of one batch"""
         return f"{self.prefix}batch:{batch_id}"
+
+
+def path_of(run_id: str, token_id: str) -> str:
+    """A token's path: its id without the run's. The scope that it lives in is all but the last part."""
+    return token_id[len(run_id) + 1 :]
+
+
+def scope_of(run_id: str, token_id: str) -> str:
+    """The scope of a token: "" for the run itself, `<number>-<index>` for an item of the map's token, and so on."""
+    return path_of(run_id, token_id).rpartition(".")[0]
 
 
 def _in(scope: str) -> str:

@@ -25,6 +25,10 @@ class Limits:
     max_iterations: int = 10_000
     max_attempts: int = 100
     duration_ms: int = 2_592_000_000  # 30 days: the longest timeout or backoff
+    map_items: int = 100_000
+    map_depth: int = 4  # maps in maps
+    child_depth: int = 8  # child runs in child runs
+    tool_result_bytes: int = 65_536  # of a tool's result that a model is shown
     interruptions: int = 10  # executions of one token that died with their runner, before it counts as failed
 
 

@@ -17,7 +17,13 @@ SIGNAL_VERSION = "1.0"
 RETRIABLE = frozenset(
     {"timeout", "connection", "rate_limit", "engine_busy", "interrupted", "invalid_output", "handler"}
 )
-PERMANENT = frozenset({"invalid_input", "template", "not_found", "too_large", "permanent", "expression", "no_branch"})
+PERMANENT = frozenset(
+    {
+        *("invalid_input", "template", "not_found", "too_large", "permanent", "expression", "no_branch"),
+        *("tool_limit", "http_status"),
+        *("item", "deadline", "rejected", "queue_timeout", "child_failed", "child_cancelled"),
+    }
+)
 """Failure classes; a runner may mark any failure as retryable or not itself."""
 
 
@@ -32,6 +38,7 @@ class Failure:
     klass: str
     message: str
     retryable: bool
+    cause: Mapping[str, Any] | None = None  # of a map's failure: the error of the item's task
 
     def as_dict(self) -> dict[str, Any]:
         return {"class": self.klass, "message": self.message}
@@ -63,6 +70,7 @@ class CompletionSignal:
             klass=klass,
             message=str(meta.get("error_message") or "no message")[:2_000],
             retryable=bool(meta.get("retryable", klass in RETRIABLE)),
+            cause=cause if isinstance(cause := meta.get("cause"), dict) else None,
         )
 
     def to_json(self) -> str:

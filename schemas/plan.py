@@ -52,6 +52,7 @@ class Plan:
     passes: dict[str, int] = field(default_factory=dict)  # loop -> passes completed
     restarted: list[str] = field(default_factory=list)  # inner loops that start afresh
     artifacts: list[Artifact] = field(default_factory=list)
+    items: list[str] = field(default_factory=list)  # stored texts: start each with this plan (start_items)
     failed: bool = False
 
     def encode(self, ir: IR, consumed: str | None, base: int) -> tuple[bytes, list[str | bytes]]:
@@ -82,8 +83,12 @@ class Plan:
             body["restarted"] = self.restarted
         if self.artifacts:
             body["artifacts"] = [(artifact.name, put(artifact.packed)) for artifact in self.artifacts]
+        if self.items:
+            body["items"] = [put(item) for item in self.items]
         if ir.lanes:
             body["ranked"] = True
+        if consumed is not None and (enclosing := ir.nodes[consumed].analysis.map):
+            body["exit"] = ir.nodes[enclosing].analysis.exit
         if self.failed:
             body["failed"] = True
         body.update(self._waiting(ir, consumed))
@@ -109,10 +114,11 @@ class Plan:
         return body
 
 
-def start_plan(ir: IR) -> Plan:
-    """The plan of a new run: a token at each entry; the coordinator decides those that are no tasks."""
+def start_plan(ir: IR, map_node: str | None = None) -> Plan:
+    """The plan of a new run, or of an item of a map: a token at each entry; the coordinator decides those that are no
+    tasks."""
     plan = Plan()
-    for node_id in ir.entries:
+    for node_id in ir.nodes[map_node].analysis.entries if map_node else ir.entries:
         arrival = Arrival(node_id, "", None, (0, ""), 0, "")
         (plan.arrivals if ir.nodes[node_id].analysis.waits else plan.fires).append(arrival)
     return plan
@@ -153,6 +159,8 @@ def _target(ir: IR, node_id: str) -> dict[str, Any]:
     body: dict[str, Any] = {}
     if analysis.stream:
         body["stream"] = analysis.stream
+    if ir.nodes[node_id].queue_timeout_ms is not None:
+        body["queue_ms"] = ir.nodes[node_id].queue_timeout_ms
     if analysis.within:
         body["within"] = analysis.within
     if analysis.blocks:

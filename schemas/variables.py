@@ -15,21 +15,35 @@ def make_variables(
     ctx: Mapping[str, Any],
     iteration: int,
     run: Mapping[str, Any],
+    item: Any = None,
+    index: int | None = None,
 ) -> dict[str, Any]:
-    """Variables at a node. `arrived` holds {predecessor: output}, empty at an entry; `ctx` {node: output}."""
-    return {
+    """Variables at a node. `arrived` holds {predecessor: output}, empty at an entry; `ctx` {node: output}.
+
+    `index` is None outside of maps; `item` is the value of the innermost map's item.
+    """
+    variables = {
         "input": input,
-        "output": arrived_output(node_type, waits, input, arrived),
+        "output": arrived_output(node_type, waits, input if index is None else item, arrived),
         "ctx": {node: {"output": output} for node, output in ctx.items()},
         "iteration": iteration,
         "run": run,
     }
+    return variables if index is None else variables | {"item": item, "index": index}
 
 
-def arrived_output(node_type: str, waits: bool, input: Any, arrived: Mapping[str, Any]) -> Any:
-    """`output` at a node that starts (routing semantics: "`output`, `ctx`, the run's output")."""
+def item_index(scope: str) -> int | None:
+    """The index of the item that a scope is; None for the run itself."""
+    return int(scope.rpartition("-")[2]) if scope else None
+
+
+def arrived_output(node_type: str, waits: bool, entry: Any, arrived: Mapping[str, Any]) -> Any:
+    """`output` at a node that starts (routing semantics: "`output`, `ctx`, the run's output").
+
+    `entry` is what an entry gets: the run's input, or the item.
+    """
     if not arrived:
-        return input
+        return entry
     if node_type == "join" or (waits and len(arrived) > 1):
         return dict(arrived)
     return next(iter(arrived.values()))

@@ -15,12 +15,13 @@ from redis.asyncio import Redis
 
 from coordinator.ir_cache import IRCache
 from coordinator.signal_batch import SignalBatch
+from coordinator.timers import Timers
 from lua.answers import StartedTask, Token, read_token
 from lua.run_store import Claim, Finish, RunStore
 from schemas.compiler.compiler import compile_workflow
 from schemas.events import Event, read_event
 from schemas.ir import IR
-from schemas.keys import Keys
+from schemas.keys import Keys, scope_of
 from schemas.messages import CompletionSignal, Failure, Task, read_signal
 from schemas.values import encode_value
 
@@ -43,10 +44,21 @@ class Play:
     executed: list[tuple[Task, StartedTask]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.store = RunStore(self.redis, self.keys)
+        self.skipped_ms = 0
+        server = RunStore(self.redis, self.keys)
+
+        async def clock() -> int:
+            return await server.now() + self.skipped_ms
+
+        self.store = RunStore(self.redis, self.keys, clock=clock)
         self.irs = IRCache(self.store)
         self.batch = SignalBatch(self.store, self.irs)
         self.ir: IR = compile_workflow(self.workflow).ir
+
+    async def skip(self, ms: int) -> int:
+        """Let time pass; the time then."""
+        self.skipped_ms += ms
+        return await self.store.now()
 
     # -- steps -------------------------------------------------------------------------------------
     async def start(self, run_id: str = "run_1", input: Any = None, **fields: str) -> str:
@@ -75,7 +87,8 @@ class Play:
 
     async def claim(self, task: Task, runner: str = "runner-1", *, reclaimed: bool = False) -> StartedTask:
         node = self.ir.nodes[task.node_id]
-        claim = Claim(task, node.analysis.task_reads, node.timeout_ms, reclaimed)
+        reads = self.ir.addresses(node.id, node.analysis.task_reads)
+        claim = Claim(task, reads, node.timeout_ms, reclaimed)
         return (await self.store.start_task([claim], runner))[0]
 
     async def finish(self, task: Task, started: StartedTask, result: Any) -> str:
@@ -107,12 +120,22 @@ class Play:
         """Execute one task after the other, `choose` says which, until there is none. Backoffs take no time."""
         for _ in range(limit):
             await self.settle()
+            if await self.tick():
+                continue
             tasks = await self.tasks()
             if tasks:
                 await self.execute(tasks[choose(tasks)])
             elif not await self._release_delayed():
                 return
         raise AssertionError(f"no end after {limit} tasks")
+
+    async def tick(self) -> int:
+        """Handle the timers that are due; how many there were."""
+        handled = 0
+        while due := await self.redis.zcount(self.keys.timers, "-inf", await self.store.now()):
+            handled += due
+            await Timers(self.store).handle_due()
+        return handled
 
     async def _release_delayed(self) -> bool:
         members = [m.decode().split(" ") for m in await self.redis.zrange(self.keys.timers, 0, -1)]
@@ -123,12 +146,16 @@ class Play:
 
     # -- what can be seen --------------------------------------------------------------------------
     async def token(self, run_id: str, token_id: str) -> Token | None:
-        record = await self.redis.hget(self.keys.tokens(run_id), token_id)
+        record = await self.redis.hget(self.keys.tokens(run_id, scope_of(run_id, token_id)), token_id)
         return read_token(record) if record else None
 
     async def tokens(self, run_id: str = "run_1") -> dict[str, Token]:
-        records = await self.redis.hgetall(self.keys.tokens(run_id))
-        return {token_id.decode(): read_token(record) for token_id, record in records.items()}
+        """All tokens of the run, those in the items of its maps too."""
+        found: dict[str, Token] = {}
+        for key in [self.keys.tokens(run_id), *await self.redis.keys(f"{self.keys.tokens(run_id)}/*")]:
+            records = await self.redis.hgetall(key)
+            found |= {token_id.decode(): read_token(record) for token_id, record in records.items()}
+        return found
 
     async def states(self, run_id: str = "run_1") -> list[tuple[str, str]]:
         """(node, state) of every token, sorted."""

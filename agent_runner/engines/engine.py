@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -34,11 +34,39 @@ class EngineAway(EngineError):
 
 
 @dataclass(frozen=True, slots=True)
+class ToolOffer:
+    """A tool that the model may call; `parameters` is the JSON Schema of its arguments, an object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A model's wish to have a tool called; neither the name nor the arguments are checked."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A message after the prompt: the model's with its `calls`, the result of the tool `tool`, or one more of ours."""
+
+    role: Literal["assistant", "tool", "user"]
+    text: str
+    calls: Sequence[ToolCall] = ()
+    thinking: str = ""  # of the model, which wants to have it back
+    tool: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ChatRequest:
     """One question to a model. `response_format` is a JSON Schema that the answer must satisfy.
 
     `options` go to the engine as they are (temperature, num_ctx ...); `timeout_s` bounds the whole exchange,
-    queueing and loading in the engine included.
+    queueing and loading in the engine included. `turns` is the conversation after the prompt.
     """
 
     model: str
@@ -47,18 +75,25 @@ class ChatRequest:
     system: str | None = None
     response_format: Mapping[str, Any] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    turns: Sequence[Turn] = ()
+    tools: Sequence[ToolOffer] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ChatReply:
-    """The model's text, as it came. `load_ms` is the wait for the model (engine queue included),
-    `total_ms` the whole request, both as the engine measured them."""
+    """The model's text, as it came, and the tools that it wants to have called.
+
+    `load_ms` is the wait for the model (engine queue included), `total_ms` the whole request, both as the engine
+    measured them.
+    """
 
     text: str
     prompt_tokens: int
     completion_tokens: int
     load_ms: int
     total_ms: int
+    calls: Sequence[ToolCall] = ()
+    thinking: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,9 @@ from agent_runner.engines.engine import (
     FailureClass,
     LoadReply,
     Resident,
+    ToolCall,
+    ToolOffer,
+    Turn,
     short_name,
 )
 
@@ -81,25 +84,19 @@ class OllamaEngine:
         )
 
     async def chat(self, request: ChatRequest) -> ChatReply:
-        messages = [{"role": "system", "content": request.system}] if request.system else []
-        messages.append({"role": "user", "content": request.prompt})
         began = time.monotonic()
-        reply = await self._ask(
-            self._client.chat(
-                model=request.model,
-                messages=messages,
-                format=None if request.response_format is None else dict(request.response_format),
-                options=dict(request.options),
-            ),
-            request.timeout_s,
-            request.model,
-        )
+        # Not the client's own `chat`: its model of a tool drops what it does not know of a JSON Schema, such as the
+        # fields of an inner object.
+        asked = self._client._request(ollama.ChatResponse, "POST", "/api/chat", json=_body(request), stream=False)
+        reply = await self._ask(asked, request.timeout_s, request.model)
         return ChatReply(
             text=reply.message.content or "",
             prompt_tokens=reply.prompt_eval_count or 0,  # absent when the whole prompt was cached
             completion_tokens=reply.eval_count or 0,
             load_ms=_ms(reply.load_duration) or 0,
             total_ms=_ms(reply.total_duration) or _since(began),
+            calls=[ToolCall(call.function.name, call.function.arguments) for call in reply.message.tool_calls or ()],
+            thinking=reply.message.thinking or "",
         )
 
     async def load(self, model: str, options: Mapping[str, Any]) -> LoadReply:
@@ -185,6 +182,32 @@ class OllamaEngine:
         if 400 <= status < 500 and status != 404 and status != 499:
             return EngineError("invalid_input", f"{self.url} answered {status}: {said}")
         return EngineError("connection", f"{self.url} failed ({status}): {said}")
+
+
+def _body(request: ChatRequest) -> dict[str, Any]:
+    """The JSON of /api/chat."""
+    messages: list[dict[str, Any]] = [{"role": "system", "content": request.system}] if request.system else []
+    messages.append({"role": "user", "content": request.prompt})
+    messages += map(_message, request.turns)
+    body = {"model": request.model, "messages": messages, "options": dict(request.options), "stream": False}
+    if request.response_format is not None:
+        body["format"] = dict(request.response_format)
+    if request.tools:
+        body["tools"] = [
+            {"type": "function", "function": {name: getattr(tool, name) for name in ToolOffer.__slots__}}
+            for tool in request.tools
+        ]
+    return body
+
+
+def _message(turn: Turn) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": turn.role, "content": turn.text}
+    if turn.calls:
+        message["tool_calls"] = [
+            {"function": {"name": call.name, "arguments": dict(call.arguments)}} for call in turn.calls
+        ]
+    optional = {"thinking": turn.thinking, "tool_name": turn.tool}
+    return message | {name: text for name, text in optional.items() if text}
 
 
 def _ms(nanoseconds: int | None) -> int | None:

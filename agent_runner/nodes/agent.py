@@ -1,4 +1,4 @@
-"""Agent nodes: a prompt to a model, and its answer checked against the schema that the node asks for."""
+"""Agent nodes: a prompt to a model, the tools that it calls, and its answer checked against the schema asked for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from jsonschema.protocols import Validator
 from agent_runner.engines.engine import ChatReply, ChatRequest, EngineError
 from agent_runner.failure import TaskFailed
 from agent_runner.guarded_engine import GuardedEngine
+from agent_runner.tools.loop import Spent, ToolLoop
+from agent_runner.tools.toolbox import Toolbox
 from agent_runner.work import Result, Work
+from lua.run_store import RunStore
 from schemas.compiler.json_schema import schema_validator
 from schemas.limits import LIMITS
 
@@ -24,25 +27,47 @@ class AgentNodes:
     The output is the parsed object if the node has a `response_format`, else {"text": ...}.
     """
 
-    def __init__(self, guarded: GuardedEngine) -> None:
+    def __init__(self, guarded: GuardedEngine, store: RunStore, toolbox: Toolbox) -> None:
         self._guarded = guarded
+        self._store = store
+        self._toolbox = toolbox
 
     async def execute(self, work: Work, variables: Mapping[str, Any]) -> Result:
         request = _request(work, variables)
-        pool = work.node.analysis.pool or request.model
-        try:
-            reply = await self._guarded.chat(pool, request)
-        except EngineError as error:
-            raise TaskFailed(
-                error.klass, error.message, retryable=error.retryable, metadata={"llm_model": request.model}
-            ) from None
-        metadata = _usage(request.model, reply)
+        if work.node.config.get("tools"):
+            reply, spent = await self._converse(work, request)
+        else:
+            reply, spent = await self._ask(work, request), Spent()
+        metadata = _usage(request.model, reply, spent)
         if request.response_format is None:
             return Result({"text": _clean(reply.text)}, metadata)
         return Result(_parse(reply.text, _validator(work), metadata), metadata)
 
     async def close(self) -> None:
+        await self._toolbox.close()
         await self._guarded.close()
+
+    async def _ask(self, work: Work, request: ChatRequest) -> ChatReply:
+        try:
+            return await self._guarded.chat(work.node.analysis.pool or request.model, request)
+        except EngineError as error:
+            raise TaskFailed(
+                error.klass, error.message, retryable=error.retryable, metadata={"llm_model": request.model}
+            ) from None
+
+    async def _converse(self, work: Work, request: ChatRequest) -> tuple[ChatReply, Spent]:
+        """The last reply of a model with tools. A failure says what was spent until then."""
+        tools = await self._toolbox.tools(work)
+
+        async def ask(asked: ChatRequest) -> ChatReply:
+            return await self._ask(work, asked)
+
+        loop = ToolLoop(self._store, ask, work, tools)
+        try:
+            return await loop.answer(request, lambda text: _fault(text, _validator(work)) is None), loop.spent
+        except TaskFailed as failure:
+            failure.metadata = {**_usage(request.model, loop.spent.total(), loop.spent), **failure.metadata}
+            raise
 
 
 def _request(work: Work, variables: Mapping[str, Any]) -> ChatRequest:
@@ -67,9 +92,9 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
-def _usage(model: str, reply: ChatReply) -> dict[str, Any]:
+def _usage(model: str, reply: ChatReply, spent: Spent) -> dict[str, Any]:
     return {
-        "tool_calls": 0,
+        "tool_calls": spent.calls,
         "tokens_used": reply.prompt_tokens + reply.completion_tokens,
         "prompt_tokens": reply.prompt_tokens,
         "completion_tokens": reply.completion_tokens,
@@ -81,16 +106,22 @@ def _usage(model: str, reply: ChatReply) -> dict[str, Any]:
 
 def _parse(text: str, validator: Validator, metadata: Mapping[str, Any]) -> Any:
     """The answer as JSON. Raises TaskFailed (invalid_output, retriable) that keeps the raw text."""
+    fault = _fault(text, validator)
+    if fault is not None:
+        raise TaskFailed("invalid_output", fault, metadata={**metadata, "raw": text})
+    return orjson.loads(text)
+
+
+def _fault(text: str, validator: Validator) -> str | None:
+    """Why a text is not the JSON that was asked for."""
     try:
         answer = orjson.loads(text)
     except ValueError as error:
-        reason = f"the model's answer is not JSON: {error}"
-    else:
-        fault = next(validator.iter_errors(answer), None)
-        if fault is None:
-            return answer
-        reason = f"the model's answer misses its schema at {fault.json_path}: {fault.message[:_SHOWN]}"
-    raise TaskFailed("invalid_output", reason, metadata={**metadata, "raw": text})
+        return f"the model's answer is not JSON: {error}"
+    fault = next(validator.iter_errors(answer), None)
+    if fault is None:
+        return None
+    return f"the model's answer misses its schema at {fault.json_path}: {fault.message[:_SHOWN]}"
 
 
 def _validator(work: Work) -> Validator:

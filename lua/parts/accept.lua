@@ -1,5 +1,5 @@
--- Whether an outcome counts. Expects: parts/run, parts/token; token, attempt ('' if the signal did not say).
-local ROUTABLE = {running = true, queued = true, deciding = true} -- queued: an outside worker answered without a claim
+-- Whether an outcome counts. Expects: parts/run, parts/scope; token, attempt ('' if the signal did not say).
+local ROUTABLE = {running = true, queued = true, deciding = true, answered = true, calling = true} -- queued: an outside worker answered without a claim
 
 -- A queued token's last attempt is over: what is said of it once more came late.
 local function is_current(record)
@@ -19,6 +19,7 @@ local function accept(digest, node)
     ignore('duplicate')
     return nil, nil, {'duplicate'}
   end
+  if not is_scope_live(scope_of(token)) then ignore('over') return nil, nil, {'over', run.status} end
   if digest ~= run.digest then return nil, nil, {'stale', run.digest} end
   return run, record
 end

@@ -1,13 +1,17 @@
 -- Emission: what a plan (schemas/plan.py) makes of new tokens, and what that releases. Expects: parts/token.
 -- A plan's values are indexes into ARGV: payload goes through as text.
+-- The index of the pass of the innermost loop; outside the loops of a map's nodes it is that of the map.
 local function iteration_in(target, scope)
-  if target.within == nil then return 0 end
+  if target.within == nil then
+    return scope == '' and 0 or tonumber(redis.call('HGET', in_scope('scope', scope), 'iteration') or 0)
+  end
   return tonumber(redis.call('HGET', loop_key(target.within, scope), 'current_iteration') or 0)
 end
 
 -- Put a token that may run now to work: on its stream, or before the coordinator.
 local function fire(run, token, record, target)
   record.iteration = iteration_in(target, record.scope or '')
+  record.queue_ms = target.queue_ms
   if target.stream then
     enqueue(run, token, record, target.stream)
   else
@@ -23,7 +27,7 @@ end
 -- A value that the context will not keep until it is read travels with its token.
 local function carry(token, record, arrival)
   if arrival.value then
-    redis.call('HSET', of_run('arrivals'), token .. '/' .. arrival.from, ARGV[arrival.value])
+    redis.call('HSET', in_scope('arrivals', scope_of(token)), token .. '/' .. arrival.from, ARGV[arrival.value])
     record.carries = true
   end
 end
@@ -35,7 +39,7 @@ local function origin(arrival)
 end
 
 local function fire_new(run, plan, arrival)
-  local token = new_token(run)
+  local token = new_token(run, plan.scope)
   local record = scoped({node = arrival.node, attempt = 0, depth = arrival.depth, lane = arrival.lane}, plan.scope)
   record.from = origin(arrival) and {origin(arrival)}
   carry(token, record, arrival)
@@ -67,7 +71,7 @@ local function arrive(run, plan, arrival, pending)
   local waiting = in_scope('waiting', plan.scope)
   local token = redis.call('HGET', waiting, arrival.node)
   if token then return merge(plan, token, arrival) end
-  token = new_token(run)
+  token = new_token(run, plan.scope)
   redis.call('HSET', waiting, arrival.node, token)
   local record = scoped({node = arrival.node, state = 'waiting', attempt = 0, depth = arrival.depth, lane = '',
     since = now}, plan.scope)

@@ -12,6 +12,8 @@ from pavane.client import Client
 from pavane.documents import read_items, save_stream
 from pavane.monitor import follow_batch, snapshot, summary
 
+QUERY_TIMEOUT_S = 3_600.0
+"""The API bounds a query, by the connection's `timeout_ms`."""
 BatchArgument = Annotated[str, typer.Argument(metavar="BATCH", help="A batch's id.")]
 
 
@@ -31,6 +33,15 @@ def submit_batch(
         answer = client.post("batches", body=body)
     else:  # JSON lines carry no document, and may be far larger
         answer = client.post_lines("batches", values=found, key=key, force="true" if force else None, **chosen)
+    return answer
+
+
+def submit_source(
+    client: Client, chosen: dict[str, Any], source: dict[str, Any], key: str | None, *, force: bool
+) -> dict[str, Any]:
+    """POST /batches with the rows of a query. Raises what Client raises."""
+    body = {**chosen, "source": source, "force": force} | ({"key": key} if key else {})
+    answer: dict[str, Any] = client.post("batches", body=body, timeout_s=QUERY_TIMEOUT_S)
     return answer
 
 

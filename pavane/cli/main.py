@@ -10,7 +10,21 @@ import orjson
 import typer
 from typer.core import TyperGroup
 
-from pavane.cli import batches, demo, runs, service, stores, up, workflows
+from pavane.cli import (
+    approvals,
+    batches,
+    control,
+    demo,
+    expressions,
+    letters,
+    rehearsal,
+    runs,
+    service,
+    show,
+    stores,
+    up,
+    workflows,
+)
 from pavane.client import Refused, Unreachable
 from pavane.data_folder import FolderInUse
 from pavane.documents import UnusableFile
@@ -79,7 +93,21 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (up, demo, runs, batches, workflows, stores, service):
+for group in (
+    up,
+    demo,
+    runs,
+    show,
+    control,
+    approvals,
+    letters,
+    batches,
+    workflows,
+    expressions,
+    rehearsal,
+    stores,
+    service,
+):
     group.register(app)
 
 

@@ -10,6 +10,7 @@ import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 CUT = "…"
 
@@ -49,6 +50,11 @@ def compact(value: Any, width: int) -> str:
 
 def one_line(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
+
+
+def styled(status: str) -> Text:
+    """A status in its colour."""
+    return Text(status, style=STATUS_STYLE.get(status, ""))
 
 
 def clock(at_ms: int | None) -> str:

@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog=example(
             "REDIS_URL=... pavane runner --engine ollama --url http://127.0.0.1:11434",
-            "REDIS_URL=... pavane runner --types function --handlers my_package.handlers",
+            "REDIS_URL=... pavane runner --types function,http --handlers my_package.handlers",
         )
     )(runner)
     app.command(epilog=example("pavane engine --gpu 24GB --speed 10 --port 11434"))(engine)
@@ -73,7 +73,9 @@ def runner(
         str | None, typer.Option("--engine", metavar="ollama|simulated", help="Serve agent tasks on one engine.")
     ] = None,
     url: Annotated[str | None, typer.Option(help="The engine's URL. Default: OLLAMA_HOST.")] = None,
-    types: Annotated[str | None, typer.Option(metavar="function", help="Serve node types that need no engine.")] = None,
+    types: Annotated[
+        str | None, typer.Option(metavar="function,http,sql", help="Serve task types that need no engine.")
+    ] = None,
     handlers: Annotated[
         list[str] | None, typer.Option(metavar="MODULE", help="Module whose functions are handlers; may be repeated.")
     ] = None,
@@ -89,7 +91,7 @@ def runner(
     data: Data = None,
     ready_fd: ReadyFd = None,
 ) -> None:
-    """Execute tasks: of one GPU with --engine, or of handlers with --types."""
+    """Execute tasks: of one GPU with --engine, or of types that need none with --types."""
     from agent_runner.handlers import HandlerConflict
     from agent_runner.settings import RunnerSettings
     from pavane.services import runner as service
@@ -99,23 +101,24 @@ def runner(
         raise typer.BadParameter("give either --engine or --types")
     settings = _settings(json_logs, data=data, handlers=tuple(handlers) if handlers else None)
     work = RunnerSettings(slots=slots, drain_ms=drain * 1_000, gpu=gpu)
+    try:
+        found = service.load_handlers(settings.handlers)
+    except HandlerConflict as error:
+        raise typer.BadParameter(str(error), param_hint="--handlers") from None
     if engine_name is not None:
         _check_choice("--engine", engine_name, service.ENGINES)
         serve = functools.partial(
-            service.serve_engine, settings, runner=work,
+            service.serve_engine, settings, handlers=found, runner=work,
             engine_name=engine_name, url=engine_url(url or settings.ollama_host),
             runner_id=runner_id or service.default_runner_id("gpu"),
         )  # fmt: skip
         run_service(runner_id or "runner", settings, serve, ready_fd)
         return
-    for name in (types or "").split(","):
-        _check_choice("--types", name.strip(), service.TYPES)
-    try:
-        found = service.load_handlers(settings.handlers)
-    except HandlerConflict as error:
-        raise typer.BadParameter(str(error), param_hint="--handlers") from None
+    served = list(dict.fromkeys(name.strip() for name in (types or "").split(",")))
+    for name in served:
+        _check_choice("--types", name, service.TYPES)
     tasks = functools.partial(
-        service.serve_handlers, settings, handlers=found, runner=work,
+        service.serve_tasks, settings, types=served, handlers=found, runner=work,
         runner_id=runner_id or service.default_runner_id("tasks"),
     )  # fmt: skip
     run_service(runner_id or "tasks", settings, tasks, ready_fd)

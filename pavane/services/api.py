@@ -8,6 +8,7 @@ from collections.abc import Generator, Sequence
 import uvicorn
 
 from history.history import History
+from history.named_connections import NamedConnections
 from orchestrator_api.app import create_app
 from orchestrator_api.guard import check_binding
 from orchestrator_api.options import ApiKey, ApiOptions, hash_key
@@ -56,8 +57,12 @@ async def serve(
     check_host(settings)
     options = api_options(settings)
     listening = listen(settings.host, settings.port) if descriptor is None else socket.socket(fileno=descriptor)
-    async with run_store(settings) as store, database_pool(settings, most=10) as pool:
-        application = create_app(store, History(pool), options)
+    async with (
+        run_store(settings) as store,
+        database_pool(settings, most=10) as pool,
+        NamedConnections(settings.connections) as connections,
+    ):
+        application = create_app(store, History(pool), options, connections)
         config = uvicorn.Config(
             application, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=GRACE_S
         )

@@ -4,6 +4,7 @@ import asyncio
 
 from coordinator.admission import Admission
 from coordinator.coordinator import Coordinator
+from coordinator.registry import Registry
 from coordinator.supervisor import Supervisor
 from coordinator.timers import Timers
 from pavane.services.connections import database_pool, run_store
@@ -19,7 +20,7 @@ async def serve(settings: Settings, stop: asyncio.Event, readiness: Readiness) -
         readiness.say()
         await until_first_ends(
             stop,
-            Coordinator(store).run(stop),
+            Coordinator(store, workflows=Registry(store, pool)).run(stop),
             Timers(store).run(stop),
             Supervisor(store).run(stop),
             admission.run(stop),

@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from schemas.compiler.json_schema import schema_problems
-from schemas.compiler.survey import Check, Fields, Place, Use, check_fields, kind_of, required
+from schemas.compiler.survey import Check, Fields, Place, Use, check_fields, kind_of, optional, required
+from schemas.conditions.condition import DEFAULT_OF, TYPES
+from schemas.conditions.json_schema import schema_test
+from schemas.conditions.jsonpath import path_test
+from schemas.errors import Problem
 from schemas.expressions.error import ExpressionError
 from schemas.expressions.expression import Expression, parse_expression
 from schemas.expressions.template import parse_template
@@ -44,6 +48,11 @@ def one_of(*choices: str) -> Check:
             place.refuse("bad-value", f"{place.name} must be {' or '.join(f'`{choice}`' for choice in choices)}.")
 
     return check
+
+
+def boolean(place: Place, value: Any) -> None:
+    if not isinstance(value, bool):
+        place.refuse("wrong-type", f"{place.name} must be true or false, not {kind_of(value)}.")
 
 
 def integer(low: int, high: int) -> Check:
@@ -112,6 +121,7 @@ def schema(place: Place, value: Any) -> None:
     """A JSON Schema (json_schema.py)."""
     for problem in schema_problems(value, place.path):
         place.survey.problems.append(problem)
+        place.survey.faulty_schemas = True
 
 
 def target(place: Place, value: Any) -> None:
@@ -126,7 +136,7 @@ targets = items(target)
 
 
 def condition(place: Place, value: Any) -> None:
-    """`{type: cel, expression: ...}` about what arrived at the node."""
+    """A condition (schemas/conditions) about what arrived at the node."""
     _condition(place, value, result=False)
 
 
@@ -154,12 +164,12 @@ def template(place: Place, value: Any) -> None:
         place.refuse("wrong-type", f"{place.name} must be a string, not {kind_of(value)}.")
         return
     try:
-        parsed = parse_template(value)
+        parsed = parse_template(value, place.variables)
     except ExpressionError as error:
         place.refuse_expression(error)
         return
     for part in parsed.expressions:
-        _use(place, part, task=True)
+        _use(place, part, template=True)
 
 
 def value_template(place: Place, value: Any) -> None:
@@ -176,23 +186,54 @@ def value_template(place: Place, value: Any) -> None:
 
 def _condition(place: Place, value: Any, *, result: bool) -> None:
     if not isinstance(value, Mapping):
-        place.refuse("wrong-type", f"{place.name} must be an object {{type: cel, expression}}, not {kind_of(value)}.")
-        return
-    kind = value.get("type")
-    if "type" in value and kind != "cel":
-        message = "The type of a condition must be `cel`; no other is available."
-        place.at("type").refuse("not-available" if isinstance(kind, str) else "wrong-type", message)
+        kinds = " or ".join(TYPES)
+        place.refuse("wrong-type", f"{place.name} must be an object with the type {kinds}, not {kind_of(value)}.")
         return
 
     def own_expression(inner: Place, inner_value: Any) -> None:
         expression(inner, inner_value, result=result)
 
-    table = {"type": required(one_of("cel")), "expression": required(own_expression)}
-    check_fields(place, value, table, "a condition")
+    common = {"type": required(one_of(*TYPES)), "invert": optional(boolean)}
+    about = {"of": optional(own_expression)}
+    fields_of = {
+        "cel": {"expression": required(own_expression)},
+        "json_schema": {"schema": required(condition_schema), **about},
+        "jsonpath": {"path": required(json_path), **about},
+    }
+    kind = value.get("type")
+    if not isinstance(kind, str) or kind not in fields_of:
+        check_fields(place, {name: kind for name in ("type",) if name in value}, common, "a condition")
+        return
+    check_fields(place, value, common | fields_of[kind], f"a {kind} condition")
+    if kind != "cel" and "of" not in value:
+        _use(place, parse_expression(DEFAULT_OF), result=result)
 
 
-def _use(place: Place, parsed: Expression, *, task: bool = False, result: bool = False) -> None:
-    place.survey.uses.append(Use(place.path, place.node, parsed.references, task=task, result=result))
+def condition_schema(place: Place, value: Any) -> None:
+    """A JSON Schema that a condition can ask."""
+    problems = schema_problems(value, place.path)
+    place.survey.problems += problems
+    if not problems:
+        try:
+            schema_test(value)
+        except ExpressionError as error:
+            place.survey.problems.append(Problem(place.path + error.pointer, error.code, f"{error.message}."))
+
+
+def json_path(place: Place, value: Any) -> None:
+    """A JSONPath."""
+    if not isinstance(value, str):
+        place.refuse("wrong-type", f"{place.name} must be a JSONPath, not {kind_of(value)}.")
+        return
+    try:
+        path_test(value)
+    except ExpressionError as error:
+        place.refuse_expression(error)
+
+
+def _use(place: Place, parsed: Expression, *, template: bool = False, result: bool = False) -> None:
+    use = Use(place.path, place.node, parsed.references, template=template, result=result, in_map=bool(place.maps))
+    place.survey.uses.append(use)
     for warning in parsed.warnings:
         place.warn("expression", f"In `{parsed.text}`, {warning}.")
 

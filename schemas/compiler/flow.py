@@ -12,7 +12,7 @@ from schemas.compiler.graph import Graph, Group, cycle_through
 from schemas.compiler.loops import LoopBody, core_of, loop_bodies
 from schemas.compiler.parallel import Parallel
 from schemas.compiler.waiting import Blockers, entered_from_inside, waiting_cycle, waiting_nodes
-from schemas.errors import Problem, pointer
+from schemas.errors import Problem
 
 _SHOWN = 5  # nodes that are named for one loop
 
@@ -57,7 +57,7 @@ class Flow:
             if together >> node & 1:
                 ring = [self.graph.ids[member] for member in cycle_through(node, steps)]
                 message = f"Tangled loops: {_listed(ring)} would wait for each other for ever."
-                yield Problem(pointer("nodes", node), "tangled-loops", message)
+                yield Problem(self.graph.place(node), "tangled-loops", message)
                 left &= ~union(other for other in bits(together) if spread(steps[other], steps) >> node & 1)
             left &= ~(1 << node)
 
@@ -75,7 +75,7 @@ class Flow:
                     f"`{name}` belongs to a pass of the loop `{loop_name}` and may still run when `{loop_name}` "
                     f"starts the next one; lead it to `{loop_name}`, then the loop waits for it."
                 )
-                yield Problem(pointer("nodes", node), "overlapping-passes", message)
+                yield Problem(self.graph.place(node), "overlapping-passes", message)
 
     def _side_exits(self) -> Iterator[Problem]:
         """Rule 5: a group of a body node that mixes targets inside and outside the body."""
@@ -100,12 +100,12 @@ class Flow:
             name = self.graph.ids[node]
             if node in self.graph.back:
                 message = f"The loop `{name}` can not be `join: any`: it waits for all paths of a pass."
-                yield Problem(pointer("nodes", node, "join"), "join-any", message)
+                yield Problem(self.graph.place(node, "join"), "join-any", message)
             elif self.entered >> node & 1:
                 message = (
                     f"`{name}` can not be `join: any`: it is entered from inside a loop, and waits until that is over."
                 )
-                yield Problem(pointer("nodes", node, "join"), "join-any", message)
+                yield Problem(self.graph.place(node, "join"), "join-any", message)
 
 
 def _forward_cycles(graph: Graph) -> Iterator[Problem]:
@@ -122,7 +122,7 @@ def _forward_cycles(graph: Graph) -> Iterator[Problem]:
         if ahead >> node & 1:
             ring = [graph.ids[member] for member in [*cycle_through(node, graph.forward), node]]
             message = f"These edges make a cycle: {' -> '.join(ring[:20])}; only a loop's `loop_back_to` may lead back."
-            yield Problem(pointer("nodes", node), "forward-cycle", message)
+            yield Problem(graph.place(node), "forward-cycle", message)
             left &= ~(ahead & spread(1 << node, graph.sources))
 
 
@@ -131,7 +131,7 @@ def _not_leading_back(graph: Graph, cores: dict[int, int]) -> Iterator[Problem]:
     for loop, core in cores.items():
         head = graph.back[loop]
         name, head_name = graph.ids[loop], graph.ids[head]
-        place = pointer("nodes", loop, "config", "loop_back_to")
+        place = graph.place(loop, "config", "loop_back_to")
         if head == loop:
             message = f"The loop `{name}` can not lead back to itself; name the first node of a pass."
             yield Problem(place, "loop-to-itself", message)

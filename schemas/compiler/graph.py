@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from schemas.compiler.bitset import Closure, bits, spread, transposed, union
 from schemas.errors import pointer
+
+Steps = tuple[str | int, ...]
+"""What leads to a value of the document, as in a JSON pointer."""
+
+_PATHS = {
+    "branch": ("default",),
+    "loop": ("break_path", "timeout_path"),
+    "human": ("deadline_path",),
+    "wait": ("deadline_path",),
+}
+"""Groups of targets in the config of a node, by its type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +32,18 @@ class Group:
     conditional: bool = False  # every edge in it has a condition, so that any subset may be taken
     name: str = "edges"  # `on_error`, `break_path` ...: what the document calls it
 
+    @property
+    def failed(self) -> bool:
+        """Taken instead of the others, with the error as `output`."""
+        return self.name in ("on_error", "deadline_path")
+
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes are their positions in `workflow.nodes`. Of a document whose ids and targets are known to be good."""
+    """One graph: the workflow's own, or that inside a map. Nodes are their positions in its list of nodes.
+
+    Of a document whose ids and targets are known to be good. `root` are the steps to the object that holds the nodes.
+    """
 
     ids: tuple[str, ...]
     types: tuple[str, ...]
@@ -32,12 +51,14 @@ class Graph:
     back: Mapping[int, int]  # loop -> loop_back_to
     groups: tuple[Group, ...]
     forward: tuple[int, ...]  # node -> its targets over forward edges
+    root: Steps = ()
 
     @classmethod
-    def of(cls, workflow: Mapping[str, Any]) -> Graph:
-        nodes: Sequence[Mapping[str, Any]] = workflow["nodes"]
+    def of(cls, holder: Mapping[str, Any], root: Steps = ()) -> Graph:
+        """Of an object with `nodes` and perhaps `edges`: a workflow, or the config of a map."""
+        nodes: Sequence[Mapping[str, Any]] = holder["nodes"]
         index = {node["id"]: i for i, node in enumerate(nodes)}
-        groups = tuple(group for group in _groups(workflow, index) if group.places)
+        groups = tuple(group for group in _groups(holder, index, root) if group.places)
         forward = [0] * len(nodes)
         for group in groups:
             forward[group.source] |= group.targets
@@ -48,6 +69,7 @@ class Graph:
             back={i: index[node["config"]["loop_back_to"]] for i, node in enumerate(nodes) if node["type"] == "loop"},
             groups=groups,
             forward=tuple(forward),
+            root=root,
         )
 
     @property
@@ -120,8 +142,17 @@ class Graph:
                 once |= reached
         return joint
 
+    @cached_property
+    def exits(self) -> int:
+        """Nodes that nothing follows, unless they fail."""
+        return self.all & ~union(group.source for group in self.groups if not group.failed)
+
     def names(self, mask: int) -> tuple[str, ...]:
         return tuple(self.ids[node] for node in bits(mask))
+
+    def place(self, node: int, *steps: str | int) -> str:
+        """JSON pointer into the document of something in a node."""
+        return pointer(*self.root, "nodes", node, *steps)
 
 
 def cycle_through(node: int, steps: Sequence[int]) -> list[int]:
@@ -141,29 +172,27 @@ def cycle_through(node: int, steps: Sequence[int]) -> list[int]:
     return [node, *reversed(path[1:])]
 
 
-def _groups(workflow: Mapping[str, Any], index: Mapping[str, int]) -> Iterator[Group]:
+def _groups(holder: Mapping[str, Any], index: Mapping[str, int], root: Steps) -> Iterator[Group]:
     edges: dict[int, list[tuple[int, int, bool]]] = {}
-    for position, edge in enumerate(workflow.get("edges", ())):
+    for position, edge in enumerate(holder.get("edges", ())):
         unconditional = edge.get("condition") is None
         edges.setdefault(index[edge["from"]], []).append((index[edge["to"]], position, unconditional))
     for source, taken in edges.items():
         places: dict[int, str] = {}
         for target, position, _ in taken:
-            places.setdefault(target, pointer("edges", position))
+            places.setdefault(target, pointer(*root, "edges", position))
         yield Group(source, places, union(places), conditional=not any(unconditional for *_, unconditional in taken))
-    for source, node in enumerate(workflow["nodes"]):
-        config = node.get("config", {})
-        yield _named(source, index, node, "on_error", ())
-        for name in {"branch": ("default",), "loop": ("break_path", "timeout_path")}.get(node["type"], ()):
-            yield _named(source, index, config, name, ("config",))
+    for source, node in enumerate(holder["nodes"]):
+        config, here = node.get("config", {}), (*root, "nodes", source)
+        yield _named(source, index, node, "on_error", here)
+        for name in _PATHS.get(node["type"], ()):
+            yield _named(source, index, config, name, (*here, "config"))
         for position, rule in enumerate(config["rules"] if node["type"] == "branch" else ()):
-            yield _named(source, index, rule, "next", ("config", "rules", position))
+            yield _named(source, index, rule, "next", (*here, "config", "rules", position))
 
 
-def _named(
-    source: int, index: Mapping[str, int], holder: Mapping[str, Any], name: str, steps: Iterable[str | int]
-) -> Group:
+def _named(source: int, index: Mapping[str, int], fields: Mapping[str, Any], name: str, steps: Steps) -> Group:
     places: dict[int, str] = {}
-    for position, target in enumerate(holder.get(name, ())):
-        places.setdefault(index[target], pointer("nodes", source, *steps, name, position))
+    for position, target in enumerate(fields.get(name, ())):
+        places.setdefault(index[target], pointer(*steps, name, position))
     return Group(source, places, union(places), name=name)

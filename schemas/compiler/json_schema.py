@@ -24,13 +24,13 @@ _DIALECTS: Mapping[str, type[Validator]] = {
     "http://json-schema.org/draft-07/schema#": Draft7Validator,
     "http://json-schema.org/draft-07/schema": Draft7Validator,
 }
-_MAPS = ("properties", "$defs", "definitions", "dependentSchemas")
+_MAPS = ("properties", "$defs", "definitions", "dependentSchemas", "dependencies")
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
 _SINGLE = (
     *("items", "additionalItems", "unevaluatedItems", "contains", "additionalProperties", "unevaluatedProperties"),
     *("propertyNames", "not", "if", "then", "else", "contentSchema"),
 )
-_IN_PLACE = (*_LISTS[:3], "not", "if", "then", "else", "dependentSchemas")
+_IN_PLACE = (*_LISTS[:3], "not", "if", "then", "else", "dependentSchemas", "dependencies")
 """Keywords whose subschemas look at the same value as the schema that holds them."""
 _UNSUPPORTED = {
     "patternProperties": "name the fields in `properties`",
@@ -46,12 +46,12 @@ def schema_problems(schema: Any, path: str) -> list[Problem]:
     """What is wrong with a JSON Schema that stands at `path`."""
     if not isinstance(schema, Mapping):
         return [Problem(path, "wrong-type", "A JSON Schema must be an object.")]
-    dialect = _dialect(schema)
-    if dialect is None:
+    validator = dialect(schema)
+    if validator is None:
         known = ", ".join(f"`{uri}`" for uri in _DIALECTS)
         return [Problem(path + "/$schema", "bad-schema", f"`$schema` must be one of {known}, or left out.")]
     faults = []
-    for error in dialect(dialect.META_SCHEMA, registry=_REGISTRY).iter_errors(schema):
+    for error in validator(validator.META_SCHEMA, registry=_REGISTRY).iter_errors(schema):
         faults.append(Problem(path + pointer(*error.absolute_path), "bad-schema", f"{_shorten(error.message)}."))
         if len(faults) == _SHOWN:
             break
@@ -71,10 +71,10 @@ class _BoundedValidator:
     """References alone can make the work grow exponentially: with the depth of the schema, or of the value."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
-        dialect = _dialect(schema) or Draft202012Validator
-        self._follow = dialect.VALIDATORS["$ref"]
+        base = dialect(schema) or Draft202012Validator
+        self._follow = base.VALIDATORS["$ref"]
         keywords = {"pattern": _pattern, "$ref": self._reference}
-        bounded: type[Validator] = extend(dialect, keywords)  # type: ignore[no-untyped-call]
+        bounded: type[Validator] = extend(base, keywords)  # type: ignore[no-untyped-call]
         # Without `$schema`, which would make `$ref: "#"` go on with the dialect's own keywords.
         self._validator = bounded({key: value for key, value in schema.items() if key != "$schema"}, registry=_REGISTRY)
         self._left = 0
@@ -120,14 +120,16 @@ def resolve(root: Mapping[str, Any], reference: str) -> Any:
     return found
 
 
-def _dialect(schema: Mapping[str, Any]) -> type[Validator] | None:
+def dialect(schema: Mapping[str, Any]) -> type[Validator] | None:
+    """The library's validator of the draft that `$schema` names, the newest by default; None for another."""
     uri = schema.get("$schema", _NEWEST)
     return _DIALECTS.get(uri) if isinstance(uri, str) else None
 
 
 def _own_rules(schema: Mapping[str, Any], path: str) -> Iterator[Problem]:
     broken = False
-    for steps, part in _parts(schema):
+    known = {id(part) for _, part in subschemas(schema)}
+    for steps, part in subschemas(schema):
         here = path + pointer(*steps)
         if steps and "$schema" in part:
             yield Problem(f"{here}/$schema", "bad-schema", "`$schema` may stand at the top of a schema only.")
@@ -136,7 +138,8 @@ def _own_rules(schema: Mapping[str, Any], path: str) -> Iterator[Problem]:
                 yield Problem(f"{here}/{keyword}", "bad-schema", f"`{keyword}` is not supported: {instead}.")
         if "pattern" in part and (fault := _pattern_fault(part["pattern"])):
             yield Problem(f"{here}/pattern", "bad-schema", f"The pattern is not one that RE2 can run: {fault}.")
-        if "$ref" in part and not isinstance(resolve(schema, part["$ref"]), Mapping | bool):
+        target = resolve(schema, part["$ref"]) if "$ref" in part else True
+        if not isinstance(target, bool) and id(target) not in known:
             broken = True
             message = f"`$ref` must name a part of this schema (`#/...`), and `{_shorten(part['$ref'])}` does not."
             yield Problem(f"{here}/$ref", "bad-schema", message)
@@ -146,7 +149,7 @@ def _own_rules(schema: Mapping[str, Any], path: str) -> Iterator[Problem]:
         yield Problem(path + pointer(*endless), "bad-schema", message)
 
 
-def _parts(schema: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], Mapping[str, Any]]]:
+def subschemas(schema: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], Mapping[str, Any]]]:
     """The schema and all of its subschemas that are objects, each with the steps that lead to it."""
     todo: list[tuple[tuple[str | int, ...], Any]] = [((), schema)]
     while todo:
@@ -170,7 +173,7 @@ def _inner(part: Mapping[str, Any], keywords: tuple[str, ...]) -> Iterator[tuple
 def _endless(schema: Mapping[str, Any]) -> tuple[str | int, ...] | None:
     """Where a cycle of references starts that looks at one value for ever; None when there is none."""
     done: set[int] = set()
-    for steps, part in _parts(schema):
+    for steps, part in subschemas(schema):
         open_parts: list[int] = []
         todo: list[Mapping[str, Any] | None] = [part]
         while todo:  # depth first; None marks the end of the innermost open part

@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from schemas.compiler import checks
-from schemas.compiler.survey import Check, Fields, Place, kind_of, optional, required
+from schemas.compiler.node_type import NodeType
+from schemas.compiler.opened_rules import opened_types
+from schemas.compiler.outside_rules import outside_types
+from schemas.compiler.survey import Fields, Place, kind_of, optional, required
+from schemas.compiler.tool_rules import tool_fields
 from schemas.ids import NAME, NODE_ID
 from schemas.limits import Limits
-
-LATER_TYPES = ("http", "sql", "map", "workflow", "human", "wait")
-"""Words of the language that nothing executes yet."""
 
 MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,255}")
 _KEY = re.compile(r"[^\x00-\x1f]{1,128}")
 _OPTION = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
-@dataclass(frozen=True, slots=True)
-class NodeType:
-    """config: its fields. own_edges: its targets stand in `edges`, not in its config."""
-
-    config: Fields
-    own_edges: bool = True
-
-
-def node_types(limits: Limits) -> Mapping[str, NodeType]:
-    """The types that are available."""
+def node_types(limits: Limits, graph: Fields) -> Mapping[str, NodeType]:
+    """The types; `graph` are the fields of a sub-graph."""
     rule = {"condition": required(checks.condition), "next": required(checks.targets)}
     identifier = checks.entries(NODE_ID, "letters, digits and `_`, at most 64", checks.value_template)
     return {
@@ -40,7 +32,7 @@ def node_types(limits: Limits) -> Mapping[str, NodeType]:
                 "system": optional(checks.template),
                 "response_format": optional(checks.schema),
                 "options": optional(checks.entries(_OPTION, "the engine's names of options", _option)),
-                "tools": optional(_later("Tools of an agent")),
+                **tool_fields(),
             }
         ),
         "function": NodeType(
@@ -70,6 +62,8 @@ def node_types(limits: Limits) -> Mapping[str, NodeType]:
             own_edges=False,
         ),
         "join": NodeType({}),
+        **outside_types(),
+        **opened_types(limits, graph),
     }
 
 
@@ -94,10 +88,3 @@ def _option(place: Place, value: Any) -> None:
     if not listed and not isinstance(value, str | int | float):
         message = f"{place.name} must be a number, a boolean, a string or a list of strings, not {kind_of(value)}."
         place.refuse("wrong-type", message)
-
-
-def _later(what: str) -> Check:
-    def check(place: Place, value: Any) -> None:
-        place.refuse("not-available", f"{what} are not available yet.")
-
-    return check

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from schemas.compiler.finding import Finding, Steps, Verdict
-from schemas.compiler.flow import Flow
 from schemas.compiler.outputs import Outputs
+from schemas.compiler.region import Regions
 from schemas.compiler.survey import Survey, Use
 from schemas.errors import Problem
 
@@ -29,37 +29,46 @@ def check_names(survey: Survey, ids: Iterable[str]) -> None:
         survey.problems += dict.fromkeys(found)
 
 
-def check_order(survey: Survey, flow: Flow) -> None:
+def check_order(survey: Survey, regions: Regions) -> None:
     """Rule 7: `ctx.x` is read in n only where x can have run before n and does not run beside it.
 
     Where every read stands under `has()`, x need not be able to run before; but beside it would still make the
-    result depend on what happened to finish first.
+    result depend on what happened to finish first. In a map, x belongs to the same sub-graph, or to a graph around it,
+    where it has to have run before the map.
     """
-    index = {node_id: position for position, node_id in enumerate(flow.graph.ids)}
     for use in survey.uses:
-        reader = index.get(use.node)
-        if reader is None:
-            continue
-        for name in sorted(use.references.nodes & index.keys()):
-            read = index[name]
-            before = flow.graph.reach[read] >> reader & 1 or (use.result and read == reader)
-            if not before and name not in use.references.guarded_nodes:
-                message = f"`ctx.{name}` is read in `{use.node}`, and no path leads from `{name}` to `{use.node}`."
-                survey.problems.append(Problem(use.path, "not-run-before", message))
-            elif flow.graph.forks and flow.parallel.running(read, reader):
-                message = (
-                    f"`ctx.{name}` is read in `{use.node}`, and `{name}` may run at the same time, so that its output "
-                    f"may be there or not; let the paths meet before `{use.node}`."
-                )
-                survey.problems.append(Problem(use.path, "read-in-parallel", message))
+        for name in sorted(use.references.nodes & regions.index.keys()):
+            problem = _wrong_order(use, name, regions)
+            if problem:
+                survey.problems.append(problem)
 
 
-def check_fields_read(survey: Survey, flow: Flow, outputs: Outputs) -> None:
+def _wrong_order(use: Use, name: str, regions: Regions) -> Problem | None:
+    region = regions.of_node[name]
+    reader = regions.stand_in(use.node, region)
+    if reader is None:
+        message = f"`ctx.{name}` is read in `{use.node}`, and `{name}` belongs to the items of the map `{region.map}`"
+        return Problem(use.path, "inside-map", f"{message}; outside of it read `ctx.{region.map}.output`.")
+    flow, read, at = region.flow, region.index[name], region.graph.ids[reader]
+    where = f"in `{use.node}`" if at == use.node else f"in `{use.node}`, inside the map `{at}`"
+    before = region.graph.reach[read] >> reader & 1 or (use.result and name == use.node)
+    if not before and name not in use.references.guarded_nodes:
+        message = f"`ctx.{name}` is read {where}, and no path leads from `{name}` to `{at}`."
+        return Problem(use.path, "not-run-before", message)
+    if region.graph.forks and flow.parallel.running(read, reader):
+        message = (
+            f"`ctx.{name}` is read {where}, and `{name}` may run at the same time, so that its output "
+            f"may be there or not; let the paths meet before `{at}`."
+        )
+        return Problem(use.path, "read-in-parallel", message)
+    return None
+
+
+def check_fields_read(survey: Survey, regions: Regions, outputs: Outputs) -> None:
     """Rule 8: fields that a schema rules out are errors, fields that an open schema does not name are warnings."""
-    index = {node_id: position for position, node_id in enumerate(flow.graph.ids)}
     for use in survey.uses:
         for path in _paths(use):
-            finding = _find(path, use, index, outputs)
+            finding = _find(path, use, regions, outputs)
             if finding is None:
                 continue
             known = ", ".join(f"`{name}`" for name in finding.known[:20])
@@ -72,7 +81,7 @@ def check_fields_read(survey: Survey, flow: Flow, outputs: Outputs) -> None:
                 message = f"`{_dotted(path)}`: the schema does not name `{finding.missing}`{meant}{there}."
                 survey.warnings.append(Problem(use.path, "undeclared-field", message))
             elif path[0] == "output" and not use.result and path in use.references.paths:
-                lacking = outputs.lacking(index[use.node], path[1:])
+                lacking = outputs.lacking(use.node, path[1:])
                 if lacking:
                     message = (
                         f"`{_dotted(path)}` is an error when `{use.node}` is reached from `{lacking}`: use `has()`."
@@ -80,16 +89,16 @@ def check_fields_read(survey: Survey, flow: Flow, outputs: Outputs) -> None:
                     survey.warnings.append(Problem(use.path, "missing-on-a-path", message))
 
 
-def _find(path: Steps, use: Use, index: dict[str, int], outputs: Outputs) -> Finding | None:
+def _find(path: Steps, use: Use, regions: Regions, outputs: Outputs) -> Finding | None:
     """What is known about a path; None if nothing can be."""
     match path:
         case ("input", *rest):
             return outputs.of_input(tuple(rest))
-        case ("output", *rest) if use.node in index:
+        case ("output", *rest):
             look = outputs.of_node if use.result else outputs.arrived
-            return look(index[use.node], tuple(rest))
-        case ("ctx", node, "output", *rest) if node in index:
-            return outputs.of_node(index[node], tuple(rest))
+            return look(use.node, tuple(rest))
+        case ("ctx", node, "output", *rest) if node in regions.index:
+            return outputs.of_node(node, tuple(rest))
         case ("run", field, *_) if field not in _RUN_FIELDS:
             return Finding(Verdict.RULED_OUT, field, _RUN_FIELDS)
     return None
@@ -100,7 +109,7 @@ def _wrong_variables(use: Use) -> Iterable[Problem]:
         message = "`ctx` can not be read as a whole; read the output of a named node, `ctx.<node>.output`."
         yield Problem(use.path, "whole-ctx", message)
     for name in _MAP_ONLY:
-        if name in use.references.variables:
+        if name in use.references.variables and not use.in_map:
             yield Problem(use.path, "outside-map", f"`{name}` exists inside a map only.")
 
 

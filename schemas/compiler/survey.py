@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from schemas.errors import Problem, pointer
 from schemas.expressions.error import ExpressionError
+from schemas.expressions.expression import VARIABLES
 from schemas.expressions.references import References
 from schemas.limits import Limits
 
@@ -20,8 +21,9 @@ class Use:
     path: str
     node: str
     references: References
-    task: bool = False  # rendered by a runner; else evaluated by the coordinator
+    template: bool = False  # rendered before the node is executed or opened; else evaluated when a token is routed
     result: bool = False  # `output` is the node's own output (conditions of its edges); else what arrived at it
+    in_map: bool = False
 
 
 @dataclass(slots=True)
@@ -32,8 +34,11 @@ class Survey:
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     mentions: list[tuple[Place, str]] = field(default_factory=list)  # where a node id is named
+    documents: list[tuple[Place, Mapping[str, Any]]] = field(default_factory=list)  # workflows inside this one
+    level: int = 0  # how many documents this one lies in
     uses: list[Use] = field(default_factory=list)
     faulty: bool = False
+    faulty_schemas: bool = False  # some JSON Schema can not be read: what it says of fields is not asked then
     suggestions: int = 50  # how many more names are searched for one that was meant: searching is slow
 
     def did_you_mean(self, name: str, known: Iterable[str]) -> str:
@@ -45,14 +50,24 @@ class Survey:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One value of the document, by the steps that lead to it; `node` is the node whose field it is."""
+    """One value of the document, by the steps that lead to it.
+
+    `node` is the node whose field it is; `maps` are the maps in whose sub-graphs that node lies, the outermost first.
+    `variables` are those that its templates may read.
+    """
 
     survey: Survey
     steps: tuple[str | int, ...] = ()
     node: str = ""
+    maps: tuple[str, ...] = ()
+    variables: tuple[str, ...] = VARIABLES
 
     def at(self, *steps: str | int) -> Place:
         return replace(self, steps=(*self.steps, *steps))
+
+    def inside(self) -> Place:
+        """The same, for what lies in the sub-graph of the map whose field this is."""
+        return replace(self, node="", maps=(*self.maps, self.node))
 
     @property
     def path(self) -> str:

@@ -10,6 +10,7 @@ from schemas.expressions.arithmetic import checked_int, checked_uint
 from schemas.expressions.budget import Budget
 from schemas.expressions.error import EvaluationError
 from schemas.expressions.temporal import (
+    LONGEST_TEXT,
     SECOND,
     checked_timestamp,
     format_duration,
@@ -31,7 +32,9 @@ def to_int(budget: Budget, value: Any) -> int:
     if kind is int or kind is Uint or kind is bool:  # bool: as the C++ engine, beyond the specification
         return checked_int(int(value))
     if kind is float:
-        return checked_int(_truncated(value, -(2.0**63), 2.0**63))
+        if -(2.0**63) < value < 2.0**63:
+            return int(value)
+        raise _out_of_range()
     if kind is str and _INTEGER.fullmatch(value):
         return checked_int(int(value))
     if kind is Timestamp:
@@ -44,16 +47,16 @@ def to_uint(budget: Budget, value: Any) -> Uint:
     if kind is int or kind is Uint:
         return checked_uint(int(value))
     if kind is float:
-        return checked_uint(_truncated(value, -1.0, 2.0**64))
+        if 0.0 <= value < 2.0**64:
+            return Uint(value)
+        raise _out_of_range()
     if kind is str and _INTEGER.fullmatch(value) and value[0] != "-":
         return checked_uint(int(value))
     raise _no_conversion("uint", value)
 
 
-def _truncated(value: float, above: float, below: float) -> int:
-    if above < value < below:
-        return int(value)
-    raise EvaluationError("overflow", "the double does not fit in 64 bits")
+def _out_of_range() -> EvaluationError:
+    return EvaluationError("overflow", "the double does not fit in 64 bits")
 
 
 def to_double(budget: Budget, value: Any) -> float:
@@ -138,6 +141,7 @@ def to_timestamp(budget: Budget, value: Any) -> Timestamp:
 
 def to_duration(budget: Budget, value: Any) -> Duration:
     if type(value) is str:
+        budget.spend(2 * min(len(value), LONGEST_TEXT))
         return parse_duration(value)
     if type(value) is Duration:
         return value

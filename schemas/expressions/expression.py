@@ -92,6 +92,6 @@ class Expression:
 
 
 @functools.lru_cache(maxsize=512)
-def parse_expression(text: str) -> Expression:
-    """The expression of a text over VARIABLES; the same object for the same text. Raises ExpressionError."""
-    return Expression(text)
+def parse_expression(text: str, variables: tuple[str, ...] = VARIABLES) -> Expression:
+    """The expression of a text over `variables`; the same object for the same text. Raises ExpressionError."""
+    return Expression(text, frozenset(variables))

@@ -19,7 +19,7 @@ class Function:
 
     run: Callable[..., Any]
     counts: tuple[int, ...]  # numbers of arguments, the target not counted
-    steps: int = 2
+    steps: int = 3
 
 
 def size(budget: Budget, value: Any) -> int:
@@ -39,7 +39,7 @@ GLOBALS: dict[str, Function] = {
     "bytes": Function(conversions.to_bytes, (1,)),
     "bool": Function(conversions.to_bool, (1,)),
     "timestamp": Function(conversions.to_timestamp, (1,), 30),
-    "duration": Function(conversions.to_duration, (1,), 100),
+    "duration": Function(conversions.to_duration, (1,), 30),
     "type": Function(conversions.to_type, (1,)),
     "dyn": Function(conversions.to_dyn, (1,)),
 }
@@ -49,12 +49,12 @@ METHODS: dict[str, Function] = {
     "contains": Function(strings.contains, (1,)),
     "startsWith": Function(strings.starts_with, (1,)),
     "endsWith": Function(strings.ends_with, (1,)),
-    "lowerAscii": Function(strings.lower_ascii, (0,)),
-    "upperAscii": Function(strings.upper_ascii, (0,)),
+    "lowerAscii": Function(strings.lower_ascii, (0,), 4),
+    "upperAscii": Function(strings.upper_ascii, (0,), 4),
     "trim": Function(strings.trim, (0,)),
-    "substring": Function(strings.substring, (1, 2)),
-    "replace": Function(strings.replace, (2, 3)),
-    "split": Function(strings.split, (1, 2)),
+    "substring": Function(strings.substring, (1, 2), 5),
+    "replace": Function(strings.replace, (2, 3), 7),
+    "split": Function(strings.split, (1, 2), 9),
     "join": Function(strings.join, (0, 1)),
     **{name: Function(part, (0, 1), 20) for name, part in PARTS.items()},
 }

@@ -158,7 +158,7 @@ class _Folder:
 
     def member_dot(self, tree: LarkTree, depth: int) -> Node:
         operand, field = tree.children
-        return Select(self.fold(operand, depth), self.name(field), self.position(tree))
+        return Select(self.fold(operand, depth), self.name(field), field.start_pos or 0)
 
     def member_index(self, tree: LarkTree, depth: int) -> Node:
         operand, key = tree.children

@@ -59,11 +59,11 @@ def to_json(value: Any, budget: Budget) -> Any:
     elif kind is int or kind is bool or value is None:
         pass
     elif kind is list:
-        budget.spend(len(value))
+        budget.spend(6 + len(value))
         budget.allocate(8 * len(value))
         return [to_json(item, budget) for item in value]
     elif kind is dict:
-        budget.spend(3 * len(value))
+        budget.spend(4 + 3 * len(value))
         budget.allocate(16 * len(value))
         return {_json_key(key): to_json(item, budget) for key, item in value.items()}
     else:

@@ -6,7 +6,7 @@ from typing import Any
 
 from schemas.expressions.budget import Budget
 from schemas.expressions.error import EvaluationError
-from schemas.expressions.values import Uint, no_overload, type_name
+from schemas.expressions.values import no_overload, type_name
 
 # Searching and copying go through about this many characters in one step's time.
 _CHARACTERS_A_STEP = 64
@@ -20,9 +20,9 @@ def _expect_text(function: str, *values: Any) -> None:
 
 
 def _index(function: str, value: Any) -> int:
-    if type(value) is not int and type(value) is not Uint:
+    if type(value) is not int:
         raise no_overload(f"{function}()", value)
-    return int(value)
+    return value
 
 
 def contains(budget: Budget, text: Any, part: Any) -> bool:
@@ -62,10 +62,10 @@ def trim(budget: Budget, text: Any) -> str:
     return str(text.strip(_SPACE))
 
 
-def substring(budget: Budget, text: Any, start: Any, end: Any = None) -> str:
+def substring(budget: Budget, text: Any, start: Any, *end: Any) -> str:
     _expect_text("substring", text)
     first = _index("substring", start)
-    last = len(text) if end is None else _index("substring", end)
+    last = _index("substring", *end) if end else len(text)
     if not 0 <= first <= last <= len(text):
         raise EvaluationError("index-out-of-range", "substring() goes beyond the string")
     _copy(budget, last - first)
@@ -96,7 +96,7 @@ def split(budget: Budget, text: Any, separator: Any, limit: Any = -1) -> list[st
     budget.allocate(64 * parts)  # a short string of Python's is that large
     if separator:
         return list(text.split(separator, parts - 1))
-    return [*text[: parts - 1], text[parts - 1 :]] if text else []
+    return [*text[: parts - 1], text[parts - 1 :]] if text else [""]
 
 
 def join(budget: Budget, items: Any, separator: Any = "") -> str:

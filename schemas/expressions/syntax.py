@@ -157,6 +157,8 @@ def weight(node: Node) -> int:
             own = 3
         case MapLiteral():
             own = 3 + 3 * len(node.entries)
+        case Comprehension():
+            own = 5
         case _:
             own = 1
     return own + sum(weight(child) for child in children(node))

@@ -10,7 +10,7 @@ from typing import Any
 
 from schemas.expressions.budget import Budget, BudgetExceededError
 from schemas.expressions.error import EvaluationError, ExpressionError, TemplateError
-from schemas.expressions.expression import Expression, parse_expression
+from schemas.expressions.expression import VARIABLES, Expression, parse_expression
 from schemas.expressions.references import References, union
 from schemas.expressions.scanner import find_end
 from schemas.limits import LIMITS
@@ -89,8 +89,11 @@ def _json(part: str | Expression, value: Any) -> str:
 
 
 @functools.lru_cache(maxsize=256)
-def parse_template(text: str) -> Template:
-    """Raises ExpressionError; its position is that in the expression, which the error holds."""
+def parse_template(text: str, variables: tuple[str, ...] = VARIABLES) -> Template:
+    """A text whose expressions may read `variables`.
+
+    Raises ExpressionError; its position is that in the expression, which the error holds.
+    """
     parts: list[str | Expression] = []
     position = 0
     while (opening := text.find("{{", position)) >= 0:
@@ -99,7 +102,7 @@ def parse_template(text: str) -> Template:
         end = find_end(text, opening + 2)
         if end < 0:
             raise ExpressionError("unclosed", "a '{{' without its '}}'", text[opening:][:80], 0)
-        parts.append(parse_expression(text[opening + 2 : end].strip(" \t\r\n")))
+        parts.append(parse_expression(text[opening + 2 : end].strip(" \t\r\n"), variables))
         position = end + 2
     if position < len(text) or not parts:
         parts.append(text[position:])
@@ -120,19 +123,19 @@ class ValueTemplate:
         return self._render(Budget(), variables)
 
 
-def parse_value(value: Any) -> ValueTemplate:
-    """A JSON value: templates in all strings, the keys of objects as they are.
+def parse_value(value: Any, variables: tuple[str, ...] = VARIABLES) -> ValueTemplate:
+    """A JSON value: templates over `variables` in all strings, the keys of objects as they are.
 
     Raises ExpressionError, whose `pointer` is the JSON pointer (RFC 6901) of the string at fault.
     """
     templates: list[tuple[str, Template]] = []
-    render = _compile(value, "", 0, templates)
+    render = _compile(value, variables, "", 0, templates)
     references = union(template.references for _, template in templates)
     return ValueTemplate(tuple(templates), references, render)
 
 
 def _compile(
-    value: Any, pointer: str, depth: int, templates: list[tuple[str, Template]]
+    value: Any, variables: tuple[str, ...], pointer: str, depth: int, templates: list[tuple[str, Template]]
 ) -> Callable[[Budget, Mapping[str, Any]], Any]:
     if depth > LIMITS.json_depth:
         error = ExpressionError("too-deep", f"the value is nested deeper than {LIMITS.json_depth}")
@@ -140,18 +143,21 @@ def _compile(
         raise error
     if isinstance(value, str) and "{{" in value:
         try:
-            template = parse_template(value)
+            template = parse_template(value, variables)
         except ExpressionError as error:
             error.pointer = pointer
             raise
         templates.append((pointer, template))
         return functools.partial(_render_counted, template)
     if isinstance(value, list):
-        items = [_compile(item, f"{pointer}/{place}", depth + 1, templates) for place, item in enumerate(value)]
+        items = [
+            _compile(item, variables, f"{pointer}/{place}", depth + 1, templates) for place, item in enumerate(value)
+        ]
         return lambda budget, variables: [item(budget, variables) for item in items]
     if isinstance(value, dict):
         fields = {
-            key: _compile(item, f"{pointer}/{_escaped(key)}", depth + 1, templates) for key, item in value.items()
+            key: _compile(item, variables, f"{pointer}/{_escaped(key)}", depth + 1, templates)
+            for key, item in value.items()
         }
         return lambda budget, variables: {key: field(budget, variables) for key, field in fields.items()}
     return lambda budget, variables: value

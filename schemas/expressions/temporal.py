@@ -7,7 +7,6 @@ import functools
 import re
 import zoneinfo
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Any
 
 from schemas.expressions.budget import Budget
@@ -19,7 +18,9 @@ SECOND = 10**9
 _TIMESTAMP_MIN, _TIMESTAMP_MAX = -62_135_596_800 * SECOND, 253_402_300_800 * SECOND - 1
 _DURATION_MAX = 315_576_000_000 * SECOND + SECOND - 1
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-_LONGEST_TEXT = 128
+_CYCLE_YEARS, _CYCLE_DAYS = 400, 146_097  # after which the calendar repeats, with its days of the week
+LONGEST_TEXT = 128
+_SCALE = 10**LONGEST_TEXT
 _FAILED_ZONE_STEPS = 5_000
 
 _RFC3339 = re.compile(
@@ -49,7 +50,7 @@ def checked_duration(ns: int) -> Duration:
 
 def parse_timestamp(text: str) -> Timestamp:
     """RFC 3339, with up to nanoseconds; further digits are cut off."""
-    match = _RFC3339.fullmatch(text) if len(text) <= _LONGEST_TEXT else None
+    match = _RFC3339.fullmatch(text) if len(text) <= LONGEST_TEXT else None
     if match is None:
         raise EvaluationError("bad-conversion", "the text is no RFC 3339 timestamp")
     year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
@@ -67,14 +68,17 @@ def parse_timestamp(text: str) -> Timestamp:
 
 
 def format_timestamp(value: Timestamp) -> str:
-    """RFC 3339 in UTC, with as many digits after the second as are needed."""
+    """RFC 3339 in UTC, with 0, 3, 6 or 9 digits after the second, as protobuf writes it."""
     seconds, ns = divmod(value.ns, SECOND)
     moment = _EPOCH + datetime.timedelta(seconds=seconds)
     return f"{moment:%Y-%m-%dT%H:%M:%S}".rjust(19, "0") + _fraction(ns) + "Z"
 
 
 def _fraction(ns: int) -> str:
-    return f".{ns:09d}".rstrip("0") if ns else ""
+    digits = f"{ns:09d}"
+    while digits.endswith("000"):
+        digits = digits[:-3]
+    return f".{digits}" if digits else ""
 
 
 def parse_duration(text: str) -> Duration:
@@ -82,20 +86,22 @@ def parse_duration(text: str) -> Duration:
     body = text[1:] if text[:1] in ("+", "-") else text
     if body == "0":
         return Duration(0)
-    position, total = 0, Fraction(0)
-    while position < len(body) and len(text) <= _LONGEST_TEXT:
+    position, total = 0, 0  # in 1 / _SCALE ns, so that no digit is lost
+    while position < len(body) and len(text) <= LONGEST_TEXT:
         match = _DURATION_PART.match(body, position)
         if match is None:
             break
-        total += Fraction(match[1].rstrip(".")) * _UNITS[match[2]]
+        whole, _, fraction = match[1].partition(".")
+        total += int(whole + fraction) * _UNITS[match[2]] * (_SCALE // 10 ** len(fraction))
         position = match.end()
     if not body or position < len(body):
         raise EvaluationError("bad-conversion", "the text is no duration such as 1h30m or 1.5s")
-    return checked_duration(-int(total) if text[0] == "-" else int(total))
+    ns = total // _SCALE
+    return checked_duration(-ns if text[0] == "-" else ns)
 
 
 def format_duration(value: Duration) -> str:
-    """Seconds, as in `3601.5s`."""
+    """Seconds, as in `3601s` and `1.500s`."""
     seconds, ns = divmod(abs(value.ns), SECOND)
     return f"{'-' if value.ns < 0 else ''}{seconds}{_fraction(ns)}s"
 
@@ -124,10 +130,15 @@ def _timestamp_part(name: str, part: Callable[[datetime.datetime], int]) -> Call
         if type(value) is not Timestamp:
             raise no_overload(f"{name}()", value)
         moment = _EPOCH + datetime.timedelta(microseconds=value.ns // 1000)
+        if zone == "UTC":
+            return part(moment)
+        local = _zone(zone, budget)
         try:
-            return part(moment if zone == "UTC" else moment.astimezone(_zone(zone, budget)))
-        except OverflowError:
-            raise EvaluationError("out-of-range", "the local time is outside of the years 1 to 9999") from None
+            return part(moment.astimezone(local))
+        except OverflowError:  # a local time in the year 0 or 10000
+            years = -_CYCLE_YEARS if moment.year > 1 else _CYCLE_YEARS
+            shifted = part((moment + datetime.timedelta(days=_CYCLE_DAYS * years // _CYCLE_YEARS)).astimezone(local))
+            return shifted - years if name == "getFullYear" else shifted
 
     return read
 

@@ -218,9 +218,11 @@ async def test_a_completed_batch_is_not_cancelled(api: Api, record: Any) -> None
 
 
 def test_progress_is_null_until_it_is_honest() -> None:
-    batch = {"total": 200, "pending": 100, "running": 96, "ended_at": None}
+    batch = {"status": "RUNNING", "total": 200, "pending": 100, "running": 96, "ended_at": None}
     assert progress(batch, Pace(4, 4, 60_000, True)) == {"rate_per_min": 4.0, "eta_s": None, "stalled": False}
     assert progress(batch | {"running": 90}, Pace(10, 10, 60_000, True))["eta_s"] == 1140
     assert progress(batch, Pace(10, 0, 3_600_000, False))["stalled"]
+    paused = batch | {"status": "PAUSED"}
+    assert progress(paused, Pace(99, 0, 3_600_000, False)) == {"rate_per_min": 0.0, "eta_s": None, "stalled": False}
     over = batch | {"ended_at": 5}
     assert progress(over, Pace(200, 0, 3_600_000, False)) == {"rate_per_min": 0.0, "eta_s": 0, "stalled": False}

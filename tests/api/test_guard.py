@@ -117,6 +117,20 @@ async def test_who_asked_is_in_the_event(keyed: Callable[[str], httpx.AsyncClien
         assert (await http.get(f"/runs/{run_id}")).json()["error"] == {"by": "operator"}
 
 
+@pytest.mark.parametrize(("user", "by"), [("ada", "ada"), ("a b", None), ("x" * 200, None)])
+async def test_without_keys_the_client_says_who_asks(api: Api, user: str, by: str | None) -> None:
+    started = await api.http.post("/runs", json=BODY, headers={"Pavane-User": user})
+    (event,) = (await api.get(f"/runs/{started.json()['run_id']}/events"))["events"]
+    assert event.get("by") == by
+
+
+async def test_with_keys_it_does_not(keyed: Callable[[str], httpx.AsyncClient]) -> None:
+    async with keyed("Bearer secret-operator") as http:
+        started = await http.post("/runs", json=BODY, headers={"Pavane-User": "ada"})
+        (event,) = (await http.get(f"/runs/{started.json()['run_id']}/events")).json()["events"]
+        assert event["by"] == "operator"
+
+
 async def test_every_route_also_under_api_v1(api: Api) -> None:
     for path in ("/runs", "/batches", "/workflows", "/models", "/runners", "/dead-letters", "/health", "/openapi.json"):
         plain, versioned = await api.http.get(path), await api.http.get(f"/api/v1{path}")

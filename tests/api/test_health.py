@@ -92,13 +92,15 @@ async def test_metrics(api: Api, record: Any) -> None:
     await api.start(ASK, {"q": "hi"})
     await heartbeat(api, "gpu-0")
     await api.store.redis.hincrby(api.store.keys.counters, "duplicate", 1)
+    await api.store.redis.hincrby(api.store.keys.counters, "condition_error", 3)
     answer = await api.http.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
     found = {sample.name: (sample.labels, sample.value)
              for family in text_string_to_metric_families(answer.text) for sample in family.samples}  # fmt: skip
     assert found["pavane_live_runs"] == ({}, 1.0) and found["pavane_events_waiting"][1] == 1.0
     assert found["pavane_model_queued"] == ({"model": "gemma3:4b"}, 1.0)
-    assert found["pavane_ignored_total"][1] == 1.0
+    assert found["pavane_ignored_total"] == ({"reason": "duplicate"}, 1.0)
+    assert found["pavane_condition_errors_total"] == ({}, 3.0)
     assert found["pavane_runs"] == ({"status": "COMPLETED"}, 1.0)
 
 

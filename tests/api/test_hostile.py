@@ -67,10 +67,27 @@ async def test_any_json_as_a_batch(api: Api, body: Any) -> None:
     expect_refusal(await api.http.post("/batches", content=orjson.dumps(body), headers=JSON))
 
 
+near_actions = st.dictionaries(
+    st.sampled_from(["reason", "why", "class", "node", "limit", "cursor", "output", "error", "token_id", "key"]), values
+)
+POSTS = (
+    *(f"/runs/run_1/{action}" for action in ("pause", "resume", "retry", "cancel", "nodes/greet/complete")),
+    *(f"/batches/batch_1/{action}" for action in ("pause", "resume", "retry", "cancel")),
+    *("/events/paid", "/dead-letters/retry", "/dead-letters/1-0/retry", "/dead-letters/1-0/drop"),
+)
+
+
+@relaxed
+@given(body=values | near_actions, path=st.sampled_from(POSTS))
+async def test_any_json_as_an_action(api: Api, body: Any, path: str) -> None:
+    await api.http.post("/runs", json={"workflow": HELLO, "input": {"name": "Ada"}, "run_id": "run_1"})
+    expect_refusal(await api.http.post(path, content=orjson.dumps(body), headers=JSON))
+
+
 @relaxed
 @given(
     body=st.binary(max_size=200),
-    path=st.sampled_from(["/runs", "/batches", "/workflows", "/workflows/validate"]),
+    path=st.sampled_from(["/runs", "/batches", "/workflows", "/workflows/validate", *POSTS]),
     media=st.sampled_from(["application/json", "application/yaml", "application/x-ndjson", "text/plain", ""]),
 )
 async def test_any_bytes(api: Api, body: bytes, path: str, media: str) -> None:
@@ -80,9 +97,11 @@ async def test_any_bytes(api: Api, body: bytes, path: str, media: str) -> None:
 @relaxed
 @given(path=st.text(max_size=30), query=st.text(max_size=30), last=st.text(alphabet="0123456789-xé", max_size=12))
 async def test_any_path_and_query(api: Api, path: str, query: str, last: str) -> None:
-    for start in ("/runs/", "/batches/", "/workflows/", "/dead-letters"):
+    for start in ("/runs/", "/batches/", "/workflows/", "/dead-letters", "/dead-letters/", "/approvals"):
         headers = {"Last-Event-ID": last.encode(), "Accept": "text/event-stream"}
         expect_refusal(await api.http.get(f"{start}{quote(path)}?{quote(query, safe='=&')}", headers=headers))
+    expect_refusal(await api.http.post(f"/events/{quote(path)}"))
+    expect_refusal(await api.http.post(f"/runs/run_1/nodes/{quote(path)}/complete", json={"output": {}}))
 
 
 @pytest.mark.parametrize(

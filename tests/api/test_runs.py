@@ -141,6 +141,16 @@ async def test_cancel(api: Api, record: Any) -> None:
     assert (await api.post(f"/runs/{done}/cancel", status=409))["run_status"] == "COMPLETED"
 
 
+async def test_child_runs_are_listed_for_their_parent(api: Api, record: Any) -> None:
+    child = {"id": "inner", "nodes": [{"id": "t", "type": "transform", "config": {"set": {"x": "1"}}}]}
+    outer = {"id": "outer", "nodes": [{"id": "c", "type": "workflow", "config": {"document": child}}]}
+    run_id = await api.start(outer)
+    await api.play()
+    await record()
+    assert [run["run_id"] for run in (await api.get("/runs"))["runs"]] == [run_id]
+    assert [run["run_id"] for run in (await api.get(f"/runs?parent={run_id}"))["runs"]] == [f"{run_id}:1"]
+
+
 async def test_lists_and_filters(api: Api, record: Any) -> None:
     mine = [await api.start(labels={"team": "red", "n": str(n)}) for n in range(5)]
     await api.start(ASK, {"q": "hi"}, labels={"team": "blue"})

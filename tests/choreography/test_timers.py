@@ -1,5 +1,7 @@
 """What is due is done once, whoever looks, and what is void is removed."""
 
+import pytest
+
 from coordinator.timers import Timers, read_timer
 from schemas.messages import Failure
 from tests.play import Play
@@ -7,7 +9,7 @@ from tests.scripts.workflows import CHAIN, retrying
 
 
 async def far(play):
-    return await play.store.now() + 10_000_000
+    return await play.skip(10_000_000)
 
 
 async def test_a_backoff_that_is_over_queues_the_task(redis):
@@ -103,3 +105,37 @@ def test_members():
     assert read_timer("retry run_1 run_1.2 x") is None
     assert read_timer("retry run_1 run_1.2 \u00b2") is None
     assert read_timer("retry run_1 run_1.2 " + "9" * 5_000) is None
+
+
+HUMAN = {"id": "h", "type": "human", "config": {}}
+ASKING = {
+    "asked": {"id": "w", "nodes": [HUMAN], "edges": []},
+    "in an item": {"id": "w", "nodes": [{"id": "m", "type": "map", "config": {"items": "[1, 2]", "nodes": [HUMAN]}}]},
+    "in a child": {
+        "id": "w",
+        "nodes": [{"id": "c", "type": "workflow", "config": {"document": {"id": "v", "nodes": [HUMAN]}}}],
+    },
+    "an event": {"id": "w", "nodes": [{"id": "e", "type": "wait", "config": {"event": "paid"}}], "edges": []},
+}
+
+
+@pytest.mark.parametrize("where", ASKING)
+async def test_a_run_over_its_time_that_waits_for_somebody_goes_on(redis, where):
+    play = Play(redis, ASKING[where])
+    await play.start(timeout_ms="5000")
+    await play.settle()
+    await far(play)
+    await play.tick()
+    assert await play.status() == "RUNNING"
+
+
+async def test_a_run_over_its_time_of_which_one_item_works_is_ended(redis):
+    item = {"id": "a", "type": "function", "config": {"handler": "h"}}
+    each = {"id": "m", "type": "map", "config": {"items": "[1, 2]", "nodes": [item]}}
+    play = Play(redis, {"id": "w", "nodes": [each], "edges": []})
+    await play.start(timeout_ms="5000")
+    await play.settle()
+    await play.claim((await play.tasks())[0])
+    await far(play)
+    await play.tick()
+    assert await play.status() == "TIMED_OUT"

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
+from schemas.workflow import read_workflow
+
 Document = dict[str, Any]
+PIPELINES: dict[str, Document] = {
+    file.stem: read_workflow(file.read_bytes(), "yaml")
+    for file in sorted((Path(__file__).parent / "pipelines").glob("*.yaml"))
+}
+"""Shapes that people need: maps, approvals, waits, gates, children, and loops and parallel paths around them."""
 
 
 def cel(expression: str) -> dict[str, str]:
@@ -36,6 +44,19 @@ def transform(name: str, **fields: str) -> Document:
 
 def join(name: str, **fields: Any) -> Document:
     return {"id": name, "type": "join", **fields}
+
+
+def mapped(name: str, *nodes: Document, items: str = "input.rows", edges: str = "", **config: Any) -> Document:
+    """A map with a sub-graph; `edges` as those of `flow`."""
+    graph = flow(*nodes, edges=edges)
+    inside = {part: graph[part] for part in ("nodes", "edges") if graph[part]}
+    return {"id": name, "type": "map", "config": {"items": items, **inside, **config}}
+
+
+def opened(kind: str, name: str, on_error: list[str] | None = None, **config: Any) -> Document:
+    """A human, a wait or a workflow."""
+    node = {"id": name, "type": kind, "config": config}
+    return node if on_error is None else node | {"on_error": on_error}
 
 
 def flow(*nodes: Document, edges: str = "", **fields: Any) -> Document:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from schemas.compiler.compiler import compile_workflow
-from tests.compiler.documents import Document, agent, branch, cel, closed, flow, join, loop, task, transform
+from schemas.ir import IR
+from tests.compiler.documents import PIPELINES, Document, agent, branch, cel, closed, flow, join, loop, task, transform
 
 GRADE = agent("grade", response_format=closed(score={"type": "integer"}))
 OPEN = agent("open", response_format={"type": "object", "properties": {"score": {"type": "integer"}}})
@@ -83,6 +84,17 @@ WARNED = {
         "expression",
     ),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("document", PIPELINES.values(), ids=PIPELINES)
+def test_pipelines(document: Document) -> None:
+    compiled = compile_workflow(document)
+    assert compiled.warnings == ()
+    assert IR.from_json(compiled.ir.text) == compiled.ir
+
+
+def test_there_are_pipelines() -> None:
+    assert len(PIPELINES) >= 8
 
 
 @pytest.mark.parametrize("document", ACCEPTED.values(), ids=ACCEPTED)

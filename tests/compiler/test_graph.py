@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from typing import Any
 
@@ -15,7 +16,7 @@ from schemas.compiler.graph import Graph
 from schemas.compiler.loops import innermost
 from schemas.errors import InvalidDocument
 from schemas.ir import IR
-from tests.compiler.documents import Document, wild
+from tests.compiler.documents import PIPELINES, Document, wild
 from tests.reference import graph as naive
 
 RULE_OF = {
@@ -108,6 +109,21 @@ WORDS = (
         "b",
     ),
     *("function", "handler", "args", "set", "transform", "join", "any", "model", "prompt", "response_format", "$ref"),
+    *(
+        "map",
+        "items",
+        "human",
+        "form",
+        "choices",
+        "wait",
+        "until",
+        "event",
+        "workflow",
+        "document",
+        "http",
+        "url",
+        "sql",
+    ),
     *("#", "properties", "input_schema", "defaults", "{{ ctx.a.output }}", "output.x", "{{", "http", "~", "/", ""),
 )
 texts = st.sampled_from(WORDS) | st.text(max_size=8)
@@ -125,7 +141,7 @@ def test_no_json_value_crashes_validation(value: Any) -> None:
 @given(randoms, st.data())
 @settings(max_examples=300)
 def test_no_document_with_something_else_in_it_crashes_validation(rng: random.Random, data: st.DataObject) -> None:
-    document = wild(rng)
+    document = copy.deepcopy(rng.choice([wild(rng), *PIPELINES.values()]))
     for _ in range(data.draw(st.integers(1, 3))):
         place: Any = document
         while True:

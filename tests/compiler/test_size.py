@@ -64,7 +64,37 @@ def loops_in_a_row() -> Document:
     return workflow(nodes, edges)
 
 
-@pytest.mark.parametrize("make", [chain, lattice, many_chains, nested_loops, loops_in_a_row])
+def mapped(name: str, items: str, nodes: list[Document], edges: list[tuple[str, str]]) -> Document:
+    graph = workflow(nodes, edges)
+    return {"id": name, "type": "map", "config": {"items": items, "nodes": nodes, "edges": graph["edges"]}}
+
+
+def maps_in_a_row() -> Document:
+    """200 maps one after the other, each around a fork, and each over the results of the one before."""
+    count = SIZE // 5
+    maps = []
+    for i in range(count):
+        head, left, right, last = (f"{letter}{i}" for letter in "habz")
+        nodes = [task(head), reading(left, head), reading(right, head), reading(last, left)]
+        items = f"ctx.m{i - 1}.output" if i else "input.rows"
+        maps.append(mapped(f"m{i}", items, nodes, [(head, left), (head, right), (left, last), (right, last)]))
+    return workflow(maps, [(f"m{i}", f"m{i + 1}") for i in range(count - 1)])
+
+
+def nested_maps() -> Document:
+    """Four maps in each other, each around a chain whose nodes all read the first node of the document."""
+
+    def around(level: int) -> Document:
+        nodes = [reading(f"n{level}_{i}", "first") for i in range(SIZE // 4 - 1 - (level == 3))]
+        nodes += [around(level + 1)] if level < 3 else []
+        return mapped(f"m{level}", "input.rows", nodes, list(itertools.pairwise(node["id"] for node in nodes)))
+
+    return workflow([task("first"), around(0)], [("first", "m0")])
+
+
+@pytest.mark.parametrize(
+    "make", [chain, lattice, many_chains, nested_loops, loops_in_a_row, maps_in_a_row, nested_maps]
+)
 def test_a_thousand_nodes(make: object) -> None:
     assert callable(make)
     document = make()

@@ -48,7 +48,8 @@ def test_every_key() -> None:
         elif name == "stream":  # a task stream by its own name
             assert {"wf.tasks.agent.<model>", "wf.tasks.function"} <= documented.keys()
         else:
-            made = getattr(keys, name)(*(["<id>", "<node>"] if name == "loop" else ["<id>"]))
+            more = {"loop": "<node>", "scope": "<scope>"} | dict.fromkeys(("map", "results", "items", "held"), "<path>")
+            made = getattr(keys, name)("<id>", *filter(None, [more.get(name)]))
             shown = {re.sub(r"^(\w+):<\w+>", r"\1:<id>", known) for known in documented}
             assert made in shown, name
 
@@ -69,7 +70,7 @@ def test_no_page_has_a_script_that_is_not_there() -> None:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_the_events_of_a_script(script: Path) -> None:
     """Its header, its own text and its row in the table name the same ones."""
-    stated = set(re.findall(r"\b(?:run|task|node)_[a-z_]+", sources.header(script, "EVENT")))
+    stated = set(re.findall(r"\b(?:run|task|node|map|items?|tokens|tool)_[a-z_]+", sources.header(script, "EVENT")))
     assert stated <= set(TYPES)
     body = "\n".join(line for line in script.read_text().splitlines() if not line.startswith("--"))
     assert set(re.findall(r"'(\w+)'", body)) & set(TYPES) <= stated

@@ -45,6 +45,12 @@ def evaluate(text: str, **variables: Any) -> Any:
         ("[3].map(output, output + .output.score)", [83]),
         ("output.`two words`", 2),
         ("{true: 1, 1: 2}[true]", 1),
+        ("timestamp('9999-12-31T23:30:00Z').getFullYear('+01:00')", 10_000),
+        ("timestamp('9999-12-31T23:30:00Z').getDayOfWeek('+01:00')", 6),
+        ("timestamp('0001-01-01T00:00:00Z').getFullYear('-01:00')", 0),
+        ("timestamp('0001-01-01T00:00:00Z').getDayOfYear('-01:00')", 365),
+        ("duration('0.5ns0.5ns') == duration('1ns')", True),
+        ("''.split('')", [""]),
         ("size({true: 1, 1: 2})", 2),
         ("{'b': b'ab', 't': timestamp(0), 'd': duration('1m30.5s'), 'u': 7u}", None),
         ("string(1234567.0) + ' ' + string(0.1) + ' ' + string(1e21) + ' ' + string(1e20)", None),
@@ -56,7 +62,7 @@ def test_values(text: str, value: Any) -> None:
         "ctx": {"extract": {"output": {"summary": "short"}}},
     }
     special = {
-        "{'b'": {"b": "YWI=", "t": "1970-01-01T00:00:00Z", "d": "90.5s", "u": 7},
+        "{'b'": {"b": "YWI=", "t": "1970-01-01T00:00:00Z", "d": "90.500s", "u": 7},
         "strin": "1234567 0.1 1e+21 100000000000000000000",
     }
     assert evaluate(text, **variables) == (special[text[:5].rstrip(":")] if value is None else value)

@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from schemas.expressions.budget import SIZE, STEPS, Budget, BudgetExceededError
 from schemas.expressions.error import EvaluationError, ExpressionError
 from schemas.expressions.expression import Expression, parse_expression
+from schemas.expressions.functions import GLOBALS, METHODS
 from schemas.expressions.parser import MAX_DEPTH
 from schemas.expressions.template import parse_template
 from schemas.limits import LIMITS
@@ -238,3 +241,69 @@ def test_the_expressions_of_a_template_share_one_budget() -> None:
         template.render({"input": {"some": list(range(150))}})
     with pytest.raises(ExpressionError):
         parse_template("{{ " + "[" * 1_000_000)
+
+
+BIG: dict[str, Any] = {
+    "list": list(range(60_000)),
+    "texts": [f"{n}s" for n in range(40_000)],
+    "maps": [{"a": n, "b": [n, "x"]} for n in range(30_000)],
+    "deep": [[[[n] * 8] * 8] * 8 for n in range(200)],
+    "text": "ab1.5s" * 300_000,
+    "wide": "ü🐱" * 300_000,
+    "floats": [n * 1.1 for n in range(50_000)],
+    "times": ["2024-02-29T23:59:59.5+01:00"] * 20_000,
+    "map": {f"k{n}": [n] for n in range(30_000)},
+}
+THINGS = st.one_of(
+    st.sampled_from([f"input.{name}" for name in BIG]),
+    st.sampled_from(
+        ["x", "y", "x.a", "x[0]", "0", "7", "1.5", "''", "'a'", "'ab1'", "'(a*)*b'", "'([ab]{0,30}){0,30}'", "1u"]
+    ),
+    st.sampled_from(
+        ["duration('1h1m1s1ms1us1ns')", "timestamp(0)", "b'a'", "null", "'Nowhere/' + string(x)", "[]", "input"]
+    ),
+)
+MACROS = ("all", "exists", "exists_one", "filter", "map")
+OPERATORS = ("+", "+", "-", "*", "/", "%", "==", "<", ">=", "in", "&&", "||", "||")
+SHAPES = [
+    *(f"{name}({{}})" for name in GLOBALS if name != "matches"),
+    *(f"({{}}).{name}({', '.join(['{}'] * count)})" for name, known in METHODS.items() for count in known.counts),
+    *(f"({{}}).{macro}({name}, {{}})" for macro in MACROS for name in "xy"),
+    *("({}).map(x, {}, {})", "[{}, {}]", "{{'a': {}, 'b': {}}}", "{{{}: {}}}", "({})[{}]"),
+    *("has(({}).a)", "({}) ? {} : {}"),
+    *(f"({{}}) {operator} ({{}})" for operator in OPERATORS),
+]
+AROUND = ["{}", "({}) || true", "[1].map(z, {})", "input.list.map(x, {})", "[1, 2].all(x, {})"]
+
+
+def wrapped(parts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.sampled_from(SHAPES).flatmap(
+        lambda shape: st.tuples(*[parts] * shape.replace("{{", "").count("{}")).map(lambda inner: shape.format(*inner))
+    )
+
+
+HOSTILE = st.recursive(THINGS, wrapped, max_leaves=10)
+
+
+@settings(max_examples=150, deadline=None)
+@given(HOSTILE, st.sampled_from(AROUND))
+def test_random_hostile_shapes_are_bounded(text: str, around: str) -> None:
+    """Each ends with a value or an error, within 50 MB, and what spends the budget is never absorbed."""
+    names = frozenset({"input", "x", "y"})
+    try:
+        expression = Expression(around.format(text), names)
+    except ExpressionError:
+        return
+    variables = {"input": BIG, "x": BIG["maps"][1], "y": "k7"}
+    tracemalloc.start()
+    budget = Budget()
+    try:
+        expression.evaluate_within(budget, variables)
+    except EvaluationError as error:
+        assert (error.code == "budget") >= (min(budget.steps, budget.size) < 0)
+    else:
+        assert min(budget.steps, budget.size) >= 0
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 50_000_000

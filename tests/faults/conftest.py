@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from inspect import isawaitable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from lua.run_store import RunStore
 from pavane.embedded.valkey import EmbeddedValkey
 from schemas.keys import Keys
 from tests.faults.courses import BATCH, course_ids, start_runs, starts_of
+from tests.faults.people import Clerk, Meddler, Repairer
 from tests.faults.processes import Process, Processes
 from tests.faults.verdict import EXECUTIONS, Events, Verdict
 from tests.routing.judged import wordless
@@ -36,6 +39,8 @@ class Floor:
         self.processes = processes
         self.run_ids: list[str] = []
         self.verdict = Verdict(redis, self.run_ids)
+        self.repairer = Repairer(self.store, self.run_ids)
+        self.people: list[Clerk | Meddler | Repairer] = [Clerk(self.store), self.repairer]
         self._wait_until = wait_until
 
     async def begin(self, run_ids: Sequence[str] = ()) -> None:
@@ -49,8 +54,20 @@ class Floor:
         return list(await asyncio.gather(*(self.processes.start(kind, **options) for kind in kinds)))
 
     async def wait_until(self, condition: Callable[[], Any]) -> Any:
-        """The condition's value, once it is truthy. Patient: whoever runs the tests may be busy."""
-        return await self._wait_until(condition, TIMEOUT_S)
+        """The condition's value, once it is truthy; people act meanwhile. Patient: the machine may be busy."""
+
+        async def attended() -> Any:
+            for one in self.people:
+                await one.attend()
+            value = condition()
+            return await value if isawaitable(value) else value
+
+        return await self._wait_until(attended, TIMEOUT_S)
+
+    async def dies(self, process: Process) -> None:
+        """It kills itself."""
+        await self.wait_until(lambda: not process.alive)
+        assert await process.died() == -signal.SIGKILL
 
     async def progress(self) -> int:
         """Tasks that were executed so far."""
@@ -61,9 +78,13 @@ class Floor:
         return await self.progress() >= executions or await self.verdict.ended()
 
     async def ended(self) -> None:
-        """All runs have ended."""
+        """All runs have ended; those that somebody retries for good."""
+
+        async def over() -> bool:
+            return await self.verdict.ended() and not await self.repairer.failed()
+
         try:
-            await self.wait_until(self.verdict.ended)
+            await self.wait_until(over)
         except AssertionError:
             left = await self.verdict.open_ends()
             raise AssertionError(f"not ended: {left}\n{self.processes.logs()[-20_000:]}") from None

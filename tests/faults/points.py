@@ -26,6 +26,29 @@ COORDINATOR = {
     "due": Point("store", "queue_task", "before"),
     "requeued": Point("store", "queue_task", "after"),
 }
+OPENINGS = {
+    "mapping": Point("store", "start_map", "before"),
+    "mapped": Point("store", "start_map", "after"),
+    "beginning": Point("store", "start_items", "before"),
+    "begun": Point("store", "start_items", "after"),
+    "ending": Point("store", "end_item", "before"),
+    "ended": Point("store", "end_item", "after"),
+    "failing": Point("store", "fail_item", "before"),
+    "failed": Point("store", "fail_item", "after"),
+    "opening": Point("store", "open_task", "before"),
+    "opened": Point("store", "open_task", "after"),
+    "called": Point("children", "start", "after"),
+    "gathered": Point("maps", "gather", "after"),
+    "answering": Point("store", "answer_task", "before"),
+    "answered": Point("store", "answer_task", "after"),
+    "swept": Point("store", "sweep_map", "after"),
+}
+SLICES = {
+    "sweeping": Point("store", "sweep_map", "before"),
+    "swept": Point("store", "sweep_map", "after"),
+    "unparking": Point("store", "unpark_run", "before"),
+    "unparked": Point("store", "unpark_run", "after"),
+}
 ADMISSION = {
     "admitting": Point("store", "start_runs", "before"),
     "admitted": Point("store", "start_runs", "after"),
@@ -42,7 +65,7 @@ RECORDER = {
     "copied": Point("journal", "write", "inside"),
     "recorded": Point("journal", "write", "after"),
 }
-POINTS = COORDINATOR | ADMISSION | RUNNER | RECORDER
+POINTS = COORDINATOR | OPENINGS | SLICES | ADMISSION | RUNNER | RECORDER
 
 
 def die_at(name: str, hits: int, **objects: Any) -> None:

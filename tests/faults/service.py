@@ -56,12 +56,22 @@ class Options:
 
 class HastyTimers(Timers):
     async def handle_due(self, now: int | None = None) -> float:
-        return await super().handle_due(await self.store.now() + AHEAD_MS)
+        at = await self.store.now() + AHEAD_MS
+        await self._look_at_children_as_often(at)
+        return await super().handle_due(at)
+
+    async def _look_at_children_as_often(self, at: int) -> None:
+        """A token whose child goes on is looked at each minute; here as often as all others."""
+        key = self.store.keys.timers
+        for member in await self.store.redis.zrangebyscore(key, at + 1_000, "+inf"):
+            if member.startswith(b"signal "):
+                await self.store.redis.zadd(key, {member: at + 300}, xx=True)
 
 
 def coordinator(options: Options, store: RunStore, stop: asyncio.Event) -> Parts:
     routing = Coordinator(store)
-    die_at(options.at, options.hits, coordinator=routing, store=store)
+    batch = routing.batch
+    die_at(options.at, options.hits, coordinator=routing, store=store, children=batch.children, maps=batch.maps)
     supervisor = Supervisor(store, idle_ms=options.idle_ms, interval_s=0.1)
     parts = [routing.run(stop), HastyTimers(store).run(stop), supervisor.run(stop)]
     return [*parts, _admit(options, store, stop)] if options.database else parts

@@ -8,7 +8,8 @@ import signal
 import pytest
 
 from tests.faults.conftest import PATIENT_MS, Archive, Floor
-from tests.faults.courses import case_ids, course_ids
+from tests.faults.courses import case_ids, course_ids, mass_ids, tour_ids
+from tests.faults.people import Meddler
 
 KINDS = ("coordinator", "coordinator", "runner", "runner")
 
@@ -19,6 +20,7 @@ async def test_random_processes_are_killed_at_random_moments(floor: Floor, archi
     at_work = await floor.start(*KINDS, "recorder", pace_s=0.002)
     await archive.create_batch(course_ids(30))
     floor.run_ids += course_ids(30)
+    await floor.begin(tour_ids(3))
     for _ in range(8):
         goal = await floor.progress() + rng.randint(1, 40)
         await floor.wait_until(lambda goal=goal: floor.reached(goal))
@@ -28,6 +30,45 @@ async def test_random_processes_are_killed_at_random_moments(floor: Floor, archi
     await floor.ended()
     await floor.wait_until(lambda: archive.has_ended(floor.run_ids))
     await floor.is_right(await archive.events(floor.run_ids))
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_maps_go_on_whatever_dies_fails_or_is_paused(floor: Floor, seed: int) -> None:
+    """Hundreds of items; runs fail and are retried at once, and are paused and resumed, while processes are killed."""
+    rng = random.Random(seed)
+    run_ids = mass_ids(4) + tour_ids(4)
+    floor.people.append(Meddler(floor.store, run_ids, rng, pauses=15))
+    at_work = await floor.start(*KINDS)
+    await floor.begin(run_ids)
+    for _ in range(8):
+        goal = await floor.progress() + rng.randint(1, 250)
+        await floor.wait_until(lambda goal=goal: floor.reached(goal))
+        victim = rng.choice(at_work)
+        await victim.kill()
+        await victim.start()
+    await floor.ended()
+    await floor.is_right()
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_runs_of_a_batch_are_cancelled_at_any_moment(floor: Floor, seed: int) -> None:
+    """What they had started is gone: items, tasks, children, counts; the other runs see nothing of it."""
+    rng = random.Random(seed)
+    run_ids = [*tour_ids(6), *mass_ids(3), *course_ids(10)]
+    doomed = rng.sample(run_ids, 8)
+    floor.people.append(Meddler(floor.store, run_ids, rng, pauses=8, doomed=doomed))
+    at_work = await floor.start(*KINDS)
+    await floor.begin(run_ids)
+    for _ in range(3):
+        goal = await floor.progress() + rng.randint(1, 250)
+        await floor.wait_until(lambda goal=goal: floor.reached(goal))
+        victim = rng.choice(at_work)
+        await victim.kill()
+        await victim.start()
+    await floor.ended()
+    statuses = await floor.verdict.statuses()
+    assert set(statuses) <= {"COMPLETED", "CANCELLED"} and 0 < statuses["CANCELLED"] <= len(doomed)
+    await floor.is_right(statuses=statuses)
 
 
 async def test_side_by_side_nothing_is_done_twice(floor: Floor) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import pytest
 
 from tests.faults.conftest import PATIENT_MS, Archive, Floor
-from tests.faults.courses import RETENTION_MS, course_ids
-from tests.faults.points import ADMISSION, COORDINATOR, RECORDER, RUNNER
+from tests.faults.courses import RETENTION_MS, course_ids, mass_ids, tour_ids
+from tests.faults.people import BY
+from tests.faults.points import ADMISSION, COORDINATOR, OPENINGS, RECORDER, RUNNER
 from tests.faults.verdict import KEYS, judged
 
 REPEATS = {"duplicate", "fenced"}
 """Counters that may rise when a process dies: what was signalled or executed twice changed nothing."""
+UNPARKED_AT_ONCE = 200
+SLICES_HIT = [("sweeping", 2), ("swept", 6), ("unparking", 2), ("unparked", 1)]
+"""Four or five slices are held, then as many restored."""
 
 
 async def test_the_course_goes_through_everything(floor: Floor) -> None:
@@ -36,19 +40,64 @@ async def test_a_coordinator_dies(floor: Floor, point: str) -> None:
     await _dies_and_another_goes_on(floor, floor.start("runner", idle_ms=PATIENT_MS), "coordinator", point)
 
 
+async def test_the_tour_goes_through_everything(floor: Floor) -> None:
+    await floor.start("coordinator", "runner", idle_ms=PATIENT_MS)
+    await floor.begin(tour_ids(4))
+    await floor.ended()
+    await floor.is_right()
+    assert set(await floor.verdict.counters()) <= {"over"}  # of items whose map had failed meanwhile
+    by_run = await floor.verdict.events()
+    types = {event.type for events in by_run.values() for event in events}
+    assert types >= {"map_started", "items_started", "item_completed", "node_opened", "node_answered", "task_retried"}
+    assert len(by_run) > 4 + 4  # children have events of their own
+
+
+@pytest.mark.parametrize("point", OPENINGS)
+async def test_a_coordinator_dies_on_tour(floor: Floor, point: str) -> None:
+    healthy = floor.start("runner", idle_ms=PATIENT_MS)
+    await _dies_and_another_goes_on(floor, healthy, "coordinator", point, tour_ids(3))
+
+
+@pytest.mark.parametrize(("point", "hits"), SLICES_HIT)
+async def test_a_coordinator_dies_between_two_slices(floor: Floor, point: str, hits: int) -> None:
+    """A run with hundreds of items is paused, resumed, fails, is held, is retried and restored."""
+    floor.repairer.patient = True
+    _, (dying,) = await asyncio.gather(
+        floor.start("runner", pace_s=0.01), floor.start("coordinator", at=point, hits=hits)
+    )
+    await floor.begin(mass_ids(2))
+    await floor.wait_until(lambda: floor.reached(20))
+    for run_id in floor.run_ids:
+        await floor.store.pause_run(run_id, BY)
+    await floor.wait_until(lambda: _much_is_parked(floor))
+    for run_id in floor.run_ids:
+        await floor.store.resume_run(run_id, BY)
+    await floor.dies(dying)
+    await floor.start("coordinator")
+    await floor.ended()
+    await floor.is_right()
+
+
+async def _much_is_parked(floor: Floor) -> bool:
+    """More than a slice of the run that does not fail."""
+    return bool(await floor.redis.llen(KEYS.parked("mass-0")) > UNPARKED_AT_ONCE)
+
+
 @pytest.mark.parametrize("point", RUNNER)
 async def test_a_runner_dies(floor: Floor, point: str) -> None:
     await _dies_and_another_goes_on(floor, floor.start("coordinator"), "runner", point)
 
 
-async def _dies_and_another_goes_on(floor: Floor, healthy: Coroutine[Any, Any, Any], kind: str, point: str) -> None:
+async def _dies_and_another_goes_on(
+    floor: Floor, healthy: Coroutine[Any, Any, Any], kind: str, point: str, tours: Sequence[str] = ()
+) -> None:
     _, (dying,) = await asyncio.gather(healthy, floor.start(kind, at=point, hits=2))
-    await floor.begin()
-    assert await dying.died() == -signal.SIGKILL
+    await floor.begin(tours)
+    await floor.dies(dying)
     await floor.start(kind)
     await floor.ended()
     await floor.is_right()
-    assert set(await floor.verdict.counters()) <= REPEATS
+    assert set(await floor.verdict.counters()) <= (REPEATS | {"over"} if tours else REPEATS)
 
 
 @pytest.mark.parametrize("point", ADMISSION)

@@ -9,7 +9,7 @@ from psycopg_pool import AsyncConnectionPool
 from history.history import History
 from pavane.embedded.valkey import EmbeddedValkey
 from tests.faults.conftest import Archive, Floor
-from tests.faults.courses import course_ids
+from tests.faults.courses import course_ids, mass_ids, tour_ids
 from tests.servers import PrivateServers
 
 KINDS = ("coordinator", "coordinator", "runner", "runner")
@@ -27,6 +27,18 @@ async def test_redis_is_killed_and_comes_back(fragile_floor: Floor, valkey: Embe
         await asyncio.to_thread(valkey.start)
         after = await floor.verdict.events()
         assert all(after[run_id][: len(events)] == events for run_id, events in before.items())
+    await floor.ended()
+    await floor.is_right()
+
+
+async def test_redis_is_killed_in_the_middle_of_maps(fragile_floor: Floor, valkey: EmbeddedValkey) -> None:
+    floor = fragile_floor
+    await floor.start(*KINDS)
+    await floor.begin(mass_ids(2) + tour_ids(4))
+    for executions in (60, 300, 600):
+        await floor.wait_until(lambda n=executions: floor.reached(n))
+        valkey.kill()
+        await asyncio.to_thread(valkey.start)
     await floor.ended()
     await floor.is_right()
 

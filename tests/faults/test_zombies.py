@@ -6,8 +6,8 @@ import signal
 
 import orjson
 
-from tests.faults.conftest import Floor
-from tests.faults.courses import course_ids
+from tests.faults.conftest import PATIENT_MS, Floor
+from tests.faults.courses import course_ids, mass_ids, tour_ids
 from tests.faults.verdict import KEYS
 
 
@@ -39,12 +39,12 @@ async def test_a_runner_that_stood_still_is_fenced(floor: Floor) -> None:
 
 async def test_a_coordinator_that_stood_still_changes_nothing(floor: Floor) -> None:
     """What it had popped is signalled again and routed by another; it goes on with what it holds, too late."""
-    await floor.begin()
-    await floor.start("runner", pace_s=0.01)
+    await floor.begin(course_ids(10) + mass_ids(1) + tour_ids(2))
+    await floor.start("runner", pace_s=0.003, idle_ms=PATIENT_MS)
     zombie, other = await floor.start("coordinator", "coordinator")
     await floor.wait_until(lambda: floor.reached(20))
     zombie.send(signal.SIGSTOP)
-    await floor.wait_until(lambda: floor.reached(80))
+    await floor.wait_until(lambda: floor.reached(200))
     zombie.send(signal.SIGCONT)
     other.send(signal.SIGSTOP)
     await floor.ended()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,12 +14,14 @@ from redis.asyncio import Redis
 
 from schemas.events import STATUS_OF, Event, read_event
 from schemas.fold import Reference, RunState, fold, run_output
-from schemas.keys import RUNNERS_GROUP, Keys
+from schemas.keys import RUNNERS_GROUP, Keys, path_of, scope_of
 from schemas.values import artifact_name, decode_value, unpack
 from tests.faults.courses import BATCH, case_of, ir_of
 from tests.reference.comparison import ProductResult, compare, execution
-from tests.reference.interpreter import Result, as_json, judge
-from tests.routing.judged import TASKS, wordless
+from tests.reference.graph import TASKS, every_node
+from tests.reference.interpreter import judge
+from tests.reference.records import Execution, Result, as_json
+from tests.routing.judged import wordless
 
 KEYS = Keys()
 EXECUTIONS = "test:executions"
@@ -38,23 +41,22 @@ class Verdict:
 
     # -- is it over? ---------------------------------------------------------------------------------
     async def ended(self) -> bool:
-        """Every run has ended, and nothing is on its way any more."""
-        pipe = self.redis.pipeline(transaction=False)
+        """Every run has ended, its children too, and nothing is on its way any more."""
+        pipe = self.redis.pipeline(transaction=True)
         for run_id in self.run_ids:
             pipe.hget(KEYS.run(run_id), "ended_at")
-        return None not in await pipe.execute() and not await self.redis.exists(KEYS.signals)
+        pipe.exists(KEYS.signals, KEYS.live_runs, KEYS.timers)
+        *ends, on_the_way = await pipe.execute()
+        return None not in ends and not on_the_way
 
     async def statuses(self) -> Counter[str]:
-        found = [await self.redis.hget(KEYS.run(run_id), "status") for run_id in self.run_ids]
-        return Counter((status or b"unknown").decode() for status in found)
+        return Counter([await self._status(run_id) for run_id in self.run_ids])
 
     async def open_ends(self) -> dict[str, list[str]]:
-        """The tokens of the runs that have not ended, for the message of a test that waits in vain."""
-        return {
-            run_id: [record.decode() for record in await self.redis.hvals(KEYS.tokens(run_id))]
-            for run_id in self.run_ids
-            if not await self.redis.hget(KEYS.run(run_id), "ended_at")
-        }
+        """The tokens of the runs that have not ended and what is due, for the message of a test that waits in vain."""
+        live = [run_id.decode() for run_id in await self.redis.zrange(KEYS.live_runs, 0, -1)]
+        found = {run_id: [str(one) for one in (await self._tokens(run_id)).items()][:40] for run_id in live}
+        return found | {"timers": [member.decode() for member in (await self.redis.zrange(KEYS.timers, 0, -1))[:40]]}
 
     # -- judgement -----------------------------------------------------------------------------------
     async def differences(self, events: Events | None = None) -> list[str]:
@@ -65,7 +67,7 @@ class Verdict:
             one = orjson.loads(text)
             executed[one["token"], one["attempt"]] = one
         found = await self.left_over()
-        for run_id in self.run_ids:
+        for run_id in {*self.run_ids, *events}:
             of_run = await self._of_run(run_id, events.get(run_id, ()), executed)
             found += [f"{run_id}: {difference}" for difference in of_run]
         return found + await self._batch_counts(events)
@@ -90,40 +92,64 @@ class Verdict:
         if [event.seq for event in events] != list(range(1, len(events) + 1)):
             return [f"events are not numbered from 1 without gaps: {[event.seq for event in events]}"]
         moved = [e for e in events if e.type in ("node_completed", "node_failed")]
-        tasks = [e for e in moved if ir_of(run_id).nodes[e.node_id].type in TASKS]
-        unknown = [e.token_id for e in tasks if (e.token_id, e.data["attempt"]) not in executed]
+        tasks = {e.token_id: e for e in moved if ir_of(run_id).nodes[e.node_id].type in TASKS}  # the last of each
+        unknown = [token for token, e in tasks.items() if (token, e.data["attempt"]) not in executed]
         if unknown:
             return [f"outcomes without an execution: {unknown}"]
-        effective = [executed[e.token_id, e.data["attempt"]] for e in tasks]
-        found = [f"{token} moved on {n} times" for token, n in Counter(e.token_id for e in moved).items() if n > 1]
-        ends = [event.type for event in events if event.type in STATUS_OF]
-        if len(ends) != 1 or events[-1].type != ends[0]:
-            found.append(f"it did not end once, and last: {ends}")
+        places = _places(run_id, events)
+        effective = [
+            executed[token, e.data["attempt"]] | {"path": places[scope_of(run_id, token)]} for token, e in tasks.items()
+        ]
+        gone = Counter(token for e in events for token in e.data.get("gone") or ())
+        found = [f"{token} moved on {n} times" for token, n in gone.items() if n > 1]
         state = await self._fold(run_id, events)
-        found += compare(judged(run_id), _product_result(state, effective))
+        found += _ends(events, state)
+        expected, seen = (
+            judged(run_id, None if run_id in self.run_ids else state.input),
+            _product_result(state, effective),
+        )
+        if state.epoch:  # a retry has its own way of counting attempts
+            expected = dataclasses.replace(
+                expected, trace=_attemptless(expected.trace), extra=_attemptless(expected.extra)
+            )
+            seen = dataclasses.replace(seen, executions=_attemptless(seen.executions))
+        found += compare(expected, seen)
         return found + await self._fold_against_redis(run_id, state)
 
     async def _fold(self, run_id: str, events: Sequence[Event]) -> RunState:
         """The run's state by its events, its large outputs read."""
         state, packed = fold(events), await self.redis.hgetall(KEYS.artifacts(run_id))
-        for node, value in state.outputs.get("", {}).items():
-            if isinstance(value, Reference):
-                state.outputs[""][node] = unpack(packed[value.name.encode()])
+        for values in state.outputs.values():
+            for node, value in values.items():
+                if isinstance(value, Reference):
+                    values[node] = unpack(packed[value.name.encode()])
+        if isinstance(state.input, Reference):
+            state.input = unpack(packed[state.input.name.encode()])
         return state
 
     async def _fold_against_redis(self, run_id: str, state: RunState) -> list[str]:
-        fields = await self.redis.hmget(KEYS.run(run_id), "status", "live", "seq")
-        tokens = {token.decode() for token in await self.redis.hkeys(KEYS.tokens(run_id))}
-        context = await self.redis.hgetall(KEYS.context(run_id))
-        outputs = {node.decode(): await self._value(run_id, text.decode()) for node, text in context.items()}
+        fields = await self.redis.hmget(KEYS.run(run_id), "status", "live", "seq", "epoch")
+        tokens = await self._tokens(run_id)
+        found = (fields[0].decode(), *(int(field or 0) for field in fields[1:]))
         claims = {
-            "status, live, seq": (state.status, state.live, state.seq) == (fields[0].decode(), *map(int, fields[1:])),
+            "status, live, seq, epoch": (state.status, state.live, state.seq, state.epoch) == found,
             "live is 0": state.live == 0,
-            "tokens": set(state.tokens) == tokens,
-            "outputs": state.outputs.get("", {}) == outputs,
-            "ends": state.ends.get("", set()) == {n.decode() for n in await self.redis.smembers(KEYS.ends(run_id))},
+            "tokens": state.tokens == tokens,
         }
+        for scope in {"", *(scope_of(run_id, token) for token in tokens)}:
+            context = await self.redis.hgetall(KEYS.context(run_id, scope))
+            outputs = {node.decode(): await self._value(run_id, text.decode()) for node, text in context.items()}
+            ends = {node.decode() for node in await self.redis.smembers(KEYS.ends(run_id, scope))}
+            claims[f"outputs in {scope!r}"] = state.outputs.get(scope, {}) == outputs
+            claims[f"ends in {scope!r}"] = state.ends.get(scope, set()) == ends
         return [f"fold(events) and Redis differ: {claim}" for claim, holds in claims.items() if not holds]
+
+    async def _tokens(self, run_id: str) -> dict[str, Any]:
+        """The records of a run's tokens, those in the items of its maps too."""
+        found: dict[str, Any] = {}
+        for key in [KEYS.tokens(run_id), *await self.redis.keys(f"{KEYS.tokens(run_id)}/*")]:
+            found |= {token.decode(): orjson.loads(text) for token, text in (await self.redis.hgetall(key)).items()}
+        return found
 
     async def _value(self, run_id: str, text: str) -> Any:
         name = artifact_name(text)
@@ -137,13 +163,24 @@ class Verdict:
             entries, pending = await self.redis.xlen(stream), await self.redis.xpending(stream, RUNNERS_GROUP)
             if entries or pending["pending"]:
                 found.append(f"{stream} keeps {entries} entries, {pending['pending']} of them pending")
-        for key in (KEYS.timers, KEYS.live_runs, KEYS.signals):
+        for key in (KEYS.timers, KEYS.live_runs, KEYS.signals, KEYS.approvals):
             if await self.redis.exists(key):
                 found.append(f"{key} is not empty")
         async for raw in self.redis.scan_iter(count=1_000):
-            if not raw.decode().startswith(SHARD_KEYS) and await self.redis.pttl(raw) == -1:
-                found.append(f"{raw.decode()} has no TTL")
+            key = raw.decode()
+            if not key.startswith(SHARD_KEYS) and await self.redis.pttl(raw) == -1:
+                found.append(f"{key} has no TTL")
+            if key.startswith("model:"):
+                found += [f"{key}: {n} {what}" for what, n in await self._at_work(key) if n]
+            if (of_item := re.match(r"\w+:([^/]+)/", key)) and await self._status(of_item[1]) != "FAILED":
+                found.append(f"{key} is left of a map")
         return found
+
+    async def _at_work(self, model: str) -> list[tuple[str, int]]:
+        return [(what, int(await self.redis.hget(model, what) or 0)) for what in ("queued", "running")]
+
+    async def _status(self, run_id: str) -> str:
+        return (await self.redis.hget(KEYS.run(run_id), "status") or b"unknown").decode()
 
     async def _batch_counts(self, events: Events) -> list[str]:
         """The batch's counts are those of its events."""
@@ -156,18 +193,58 @@ class Verdict:
         return wrong + [f"batch: {odd} when all is over"] * bool(odd)
 
 
-def judged(run_id: str) -> Result:
-    """What the reference interpreter makes of the run: its tasks alone, its errors without words."""
+def judged(run_id: str, input: Any = None) -> Result:
+    """What the reference interpreter makes of the run: its tasks alone, its errors without words.
+
+    `input`: of a child run, whose input its parent gave it.
+    """
     made = case_of(run_id)
-    types = {node["id"]: node["type"] for node in made.workflow["nodes"]}
-    result = judge(made.workflow, made.input, made.outcome_of)
-    tasks = [execution for execution in result.trace if types[execution.node] in TASKS]
+    types = {node["id"]: node["type"] for node in every_node(made.workflow)}
+    result = judge(made.workflow, made.input if input is None else input, made.outcome_of)
+
+    def tasks(executions: Sequence[Execution]) -> list[Execution]:
+        shown = [one for one in executions if types[one.node] in TASKS]
+        return [one._replace(output=as_json(wordless(json.loads(one.output)))) for one in shown]
+
     return dataclasses.replace(
         result,
-        trace=[task._replace(output=as_json(wordless(json.loads(task.output)))) for task in tasks],
+        trace=tasks(result.trace),
+        extra=tasks(result.extra),
         outputs=wordless(result.outputs),
         output=wordless(result.output),
     )
+
+
+def _attemptless(executions: Sequence[Execution]) -> list[Execution]:
+    return [one._replace(attempts=1) for one in executions]
+
+
+def _places(run_id: str, events: Sequence[Event]) -> dict[str, str]:
+    """By scope, where it lies as the reference says it: `<map>:<iteration>-<index>` of each enclosing map."""
+    places = {"": ""}
+    for event in events:
+        if event.type != "items_started":
+            continue
+        path, first = path_of(run_id, event.token_id), event.data["first"]
+        around = f"{places[event.scope]}." if event.scope else ""
+        iteration = _iteration(events, event.token_id)
+        for index in range(first, first + event.data["count"]):
+            places[f"{path}-{index}"] = f"{around}{event.node_id}:{iteration}-{index}"
+    return places
+
+
+def _iteration(events: Sequence[Event], token: str) -> int:
+    records = (event.data["tokens"][token] for event in events if token in (event.data.get("tokens") or {}))
+    return int(next(records).get("iteration", 0))
+
+
+def _ends(events: Sequence[Event], state: RunState) -> list[str]:
+    """A run ends once, and once more each time that it was retried; then it is only held, slice by slice."""
+    ends = [number for number, event in enumerate(events) if event.type in STATUS_OF]
+    after = {event.type for event in events[ends[-1] + 1 :]} if ends else set()
+    if len(ends) == 1 + state.epoch and after <= {"items_held"}:
+        return []
+    return [f"it ended {len(ends)} times in {state.epoch + 1} epochs; then came {after}"]
 
 
 def _product_result(state: RunState, effective: Sequence[Any]) -> ProductResult:
@@ -175,7 +252,7 @@ def _product_result(state: RunState, effective: Sequence[Any]) -> ProductResult:
     executions = [
         execution(
             one["node"], one["iteration"], wordless(one["output"]), one["result"],
-            error_class=one["error"], attempts=one["failures"] + 1,
+            error_class=one["error"], attempts=one["failures"] + 1, path=one["path"],
         )
         for one in effective
     ]  # fmt: skip

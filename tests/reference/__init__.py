@@ -7,11 +7,13 @@ where the product has bit sets and counters; an evaluator of a handful of forms 
 | --- | --- |
 | `graph` | `Graph(workflow)`: entries, groups, bodies, blockers, waits, parallel; `refused(workflow)` |
 | `expressions` | `evaluate(text, variables)`: `output.k < 3`, `output.ok`, `ctx.a.output.k == 1` |
+| `records` | what moves and what is said: `Token`, `Scope`, `Execution`, `Result` |
 | `interpreter` | `run(workflow, input, outcome_of, choose)`, `judge(workflow, input, outcome_of)` |
 | `orders` | which running token completes next: first, last, random, one node starved |
 | `script` | `Script`: the outcome of a task, from its node, attempt, iteration and `output` alone |
-| `generator` | `case(rng) -> Case(workflow, input, outcome_of)`; `cases()`, its hypothesis strategy |
-| `golden` | workflows with traces written by hand: the shapes of routing.md, its table of `iteration` |
+| `blocks` | what random workflows are made of |
+| `generator` | `case(rng) -> Case(workflow, input, outcome_of)`, `whole_case(rng)` with maps and all; `cases()` |
+| `golden`, `golden_maps` | workflows with traces written by hand: the shapes of routing.md, its table of `iteration` |
 | `comparison` | `compare(judged, ProductResult(...)) -> [difference]` |
 
 To hold the product against it, compile `case.workflow` and start a run on `case.input`; until the run is
@@ -24,7 +26,9 @@ where attempt counts from 1, iteration is the one stamped on the token, and outp
 
     assert compare(judge(case.workflow, case.input, case.outcome_of), ProductResult(...)) == []
 
-A run that completes is the same in every order of completions, so it is compared whole. A run that fails
-stops at whichever failure came first: what it executed must be among what can happen before any failure, and
-its error must be one that can come first.
+What waits to be answered (human, wait, workflow) is answered likewise; `deadline` is the class of a deadline.
+
+A run that completes is the same in every order of completions, so it is compared whole, but for what a map or an
+item that failed did beside its failure. A run that fails stops at whichever failure came first: what it executed
+must be among what can happen before any failure, and its error must be one that can come first.
 """

@@ -1,11 +1,11 @@
 """What the product did, held against what the reference says may happen."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.reference.interpreter import Execution, Result, as_json
+from tests.reference.records import Execution, Result, as_json
 
 
 @dataclass
@@ -18,7 +18,7 @@ class ProductResult:
     """
 
     status: str
-    executions: Iterable[Execution]
+    executions: Sequence[Execution]
     outputs: dict[str, Any] | None = None
     output: Any = None
     error_node: str | None = None
@@ -29,31 +29,40 @@ class ProductResult:
 
 def execution(
     node: str, iteration: int, output: Any, result: Any, *, args: Any = None, error_class: str | None = None,
-    attempts: int = 1,
+    attempts: int = 1, path: str = "",
 ) -> Execution:  # fmt: skip
     """An Execution from plain values; of a failed one, `error_class` and no result."""
     done = result if error_class is None else {"error": error_class}
-    return Execution(node, iteration, as_json(output), None if args is None else as_json(args), as_json(done), attempts)
+    rendered = None if args is None else as_json(args)
+    return Execution(node, iteration, as_json(output), rendered, as_json(done), attempts, path)
 
 
 def compare(judged: Result, product: ProductResult) -> list[str]:
-    """The differences between a `judge`d run and the product's, in words; an empty list if there are none."""
-    if product.status != judged.status:
+    """The differences between a `judge`d run and the product's, in words; an empty list if there are none. One that
+    was cancelled has done nothing that it would not have done."""
+    if judged.ambiguous:
+        return []
+    cancelled = product.status == "CANCELLED"
+    if product.status != judged.status and not cancelled:
         return [f"status: {product.status}, and not {judged.status}"]
-    possible, done = judged.executions, Counter(product.executions)
-    if any(one.args is None for one in done):
-        possible = Counter(one._replace(args=None) for one in judged.trace)
-        done = Counter(one._replace(args=None) for one in done.elements())
+    unseen = {one.node for one in product.executions if one.args is None}
+    done, certain, possible = (
+        Counter(one._replace(args=None) if one.node in unseen else one for one in executions)
+        for executions in (product.executions, judged.trace, [*judged.trace, *judged.extra])
+    )
     differences = [f"executed {many} times too many: {one}" for one, many in (done - possible).items()]
+    if cancelled:
+        return differences
     if judged.status == "FAILED":
         error = (product.error_node, product.error_class)
         if error not in judged.failures:
             differences.append(f"error: {error}, and none of {sorted(judged.failures)}")
         return differences
-    differences += [f"executed {many} times too few: {one}" for one, many in (possible - done).items()]
+    differences += [f"executed {many} times too few: {one}" for one, many in (certain - done).items()]
+    errors = dict(judged.condition_errors)
     pairs = [
         ("loop_counts", without_zeros(product.loop_counts), judged.loop_counts),
-        ("condition_errors", without_zeros(product.condition_errors), dict(judged.condition_errors)),
+        ("condition_errors", None if judged.extra else without_zeros(product.condition_errors), errors),
         ("outputs", product.outputs, judged.outputs),
     ]
     pairs = [pair for pair in pairs if pair[1] is not None]

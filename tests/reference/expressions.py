@@ -1,17 +1,18 @@
 """The few forms of expression that the reference understands; the product evaluates the same text as CEL.
 
-has(path)    path    !path    path op value    path + value
+has(path)    path    !path    path op value    path + value    size(path) op value    a list in JSON
 
-where a path is `output.k`, `ctx.a.output.k`, `iteration` ...
+where a path is `output.k`, `ctx.a.output.k`, `iteration`, `item.k`, `index` ...
 """
 
+import json
 import operator
 import re
 from collections.abc import Callable
 from typing import Any
 
 PATH = r"[a-z]\w*(?:\.\w+)*"
-VALUE = rf"-?\d+|'[^']*'|{PATH}"
+VALUE = rf"-?\d+|'[^']*'|size\({PATH}\)|{PATH}"
 FORM = re.compile(
     rf"(?:has\((?P<has>{PATH})\))|(?:(?P<not>!)?(?P<left>{VALUE})(?:\s*(?P<op>==|!=|<=|>=|<|>|\+)\s*(?P<right>{VALUE}))?)"
 )
@@ -26,6 +27,8 @@ class ExpressionError(Exception):
 
 def evaluate(text: str, variables: dict[str, Any]) -> Any:
     """The value of `text`, or ExpressionError."""
+    if text.startswith("["):
+        return json.loads(text)
     form = FORM.fullmatch(text.strip())
     if not form:
         raise ValueError(f"the reference does not know this form of expression: {text}")
@@ -64,6 +67,11 @@ def operand(text: str, variables: dict[str, Any]) -> Any:
         return text[1:-1]
     if text in ("true", "false"):
         return text == "true"
+    if text.startswith("size("):
+        value = lookup(text[5:-1], variables)
+        if not isinstance(value, list | dict | str):
+            raise ExpressionError(f"{text}: it has no size")
+        return len(value)
     return lookup(text, variables)
 
 

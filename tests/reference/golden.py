@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.reference import orders
-from tests.reference.interpreter import Choose, Completed, Failed, OutcomeOf
+from tests.reference.records import Choose, Completed, Execution, Failed, OutcomeOf
 
 Node = dict[str, Any]
 Workflow = dict[str, Any]
@@ -62,6 +62,12 @@ def says(**by_node: Callable[[int], Any]) -> OutcomeOf:
 
 
 # What must happen
+
+
+def step(one: Execution) -> str:
+    """An execution as a trace has it: "node:iteration", in an item "node:iteration/index"."""
+    items = ".".join(part.rpartition("-")[2] for part in one.path.split("."))
+    return f"{one.node}:{one.iteration}{'/' if items else ''}{items}"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,13 @@ from functools import cached_property, lru_cache
 from itertools import combinations
 from typing import Any, NamedTuple
 
+TASKS = ("agent", "function", "http", "sql")
+FAILING = (*TASKS, "human", "wait", "workflow", "map")
+"""Types that may have `on_error`."""
+
+TARGETS = ("default", "break_path", "timeout_path", "deadline_path")
+"""The fields of a config that are a group of targets each."""
+
 Edge = tuple[str, str]
 Place = tuple[str, bool]  # (node, whether the token there is waiting)
 
@@ -20,9 +27,11 @@ class Group(NamedTuple):
 
 
 class Graph:
-    """The analysis of one workflow document (already known to be well-formed: every target exists)."""
+    """The analysis of one workflow document (already known to be well-formed: every target exists), or of the
+    sub-graph in a map's config, which is analysed alone."""
 
     def __init__(self, workflow: dict[str, Any]) -> None:
+        self.workflow = workflow
         self.nodes: dict[str, dict[str, Any]] = {node["id"]: node for node in workflow["nodes"]}
         self.position = {node: place for place, node in enumerate(self.nodes)}
         self.edges_of: dict[str, list[dict[str, Any]]] = {node: [] for node in self.nodes}
@@ -45,13 +54,34 @@ class Graph:
     def is_any(self, node: str) -> bool:
         return self.nodes[node].get("join") == "any"
 
+    @cached_property
+    def overlapping(self) -> bool:
+        """Executions of one node may overlap."""
+        return any(self.is_any(node) for node in self.nodes)
+
+    @cached_property
+    def inside(self) -> dict[str, "Graph"]:
+        """map -> its sub-graph"""
+        return {node: Graph(self.config(node)) for node in self.nodes if self.type(node) == "map"}
+
+    @cached_property
+    def exits(self) -> list[str]:
+        """The nodes that nothing follows: they have no edges, and no targets but those of a failure."""
+
+        def follows(node: str) -> bool:
+            config = self.config(node)
+            ways = [rule["next"] for rule in config.get("rules", [])] + [config.get(name) for name in TARGETS[:3]]
+            return bool(self.edges_of[node]) or any(ways)
+
+        return [node for node in self.nodes if not follows(node)]
+
     # Edges, groups, entries
 
     def _groups_of(self, node: str) -> list[Group]:
         config, edges = self.config(node), self.edges_of[node]
         groups = [Group(node, tuple(edge["to"] for edge in edges), all("condition" in edge for edge in edges))]
         groups += [Group(node, tuple(rule["next"])) for rule in config.get("rules", [])]
-        groups += [Group(node, tuple(config.get(name, []))) for name in ("default", "break_path", "timeout_path")]
+        groups += [Group(node, tuple(config.get(name, []))) for name in TARGETS]
         groups.append(Group(node, tuple(self.nodes[node].get("on_error", []))))
         return groups
 
@@ -216,13 +246,18 @@ def is_cyclic(edges: set[Edge]) -> bool:
 
 
 def refused(workflow: dict[str, Any]) -> list[int]:
-    """The rules of "What the compiler refuses", 1 to 7, that the workflow breaks."""
-    graph = Graph(workflow)
+    """The rules of "What the compiler refuses", 1 to 7, that the workflow breaks, or a sub-graph in it; and
+    9: a sub-graph that has not exactly one exit."""
+    return sorted(set(_refused(Graph(workflow), [])))
+
+
+def _refused(graph: Graph, around: list[tuple[Graph, str]]) -> list[int]:
+    """`around`: the enclosing graphs, each with the map in it, the outermost first."""
     if is_cyclic(graph.forward) or graph.reachable() != set(graph.nodes):
         return [1]  # the other rules speak about graphs that have passed this one
     if any(not {loop, graph.target[loop]} <= graph.cores[loop][1] for loop in graph.loops):
         return [2]
-    rules = []
+    rules = [9] if around and len(graph.exits) != 1 else []
     if is_cyclic({(m, n) for n in graph.waits for m in graph.blockers[n] & graph.waits}):
         rules.append(3)
     if any(
@@ -235,12 +270,9 @@ def refused(workflow: dict[str, Any]) -> list[int]:
         rules.append(5)
     if any(graph.is_any(n) and (graph.type(n) == "loop" or graph.leaves_a_loop_into(n)) for n in graph.nodes):
         rules.append(6)
-    edges = graph.forward | graph.back
-    if any(
-        node not in reach(read, edges) or frozenset((read, node)) in graph.parallel for node, read in reads(workflow)
-    ):
+    if not all(may_read(graph, node, read, around) for node, read in reads(graph.workflow)):
         rules.append(7)
-    return rules
+    return rules + [rule for map, sub in graph.inside.items() for rule in _refused(sub, [*around, (graph, map)])]
 
 
 def _side_exit(group: Group, loop: str, body: set[str]) -> bool:
@@ -249,8 +281,29 @@ def _side_exit(group: Group, loop: str, body: set[str]) -> bool:
     return group.source in body and group.source != loop and mixed and not group.conditional
 
 
+def may_read(graph: Graph, node: str, read: str, around: list[tuple[Graph, str]]) -> bool:
+    """`node` may read `read`: of its own graph, or of an enclosing one what has run before the map."""
+    if read in graph.nodes:
+        reached = node in reach(read, graph.forward | graph.back)
+        return reached and frozenset((read, node)) not in graph.parallel
+    return bool(around) and around[-1][1] != read and may_read(around[-1][0], around[-1][1], read, around[:-1])
+
+
 def reads(workflow: dict[str, Any]) -> set[tuple[str, str]]:
-    """(node, what it reads from ctx); the condition of an edge is read in the node that it leaves."""
-    texts = [(node["id"], json.dumps(node)) for node in workflow["nodes"]]
+    """(node, what it reads from ctx); the condition of an edge is read in the node that it leaves, and what
+    the nodes of a sub-graph read is left to them."""
+    texts = [(node["id"], json.dumps(own_part(node))) for node in workflow["nodes"]]
     texts += [(edge["from"], json.dumps(edge)) for edge in workflow.get("edges", [])]
     return {(node, read) for node, text in texts for read in re.findall(r"\bctx\.(\w+)", text)}
+
+
+def own_part(node: dict[str, Any]) -> dict[str, Any]:
+    """A map without the sub-graph in it."""
+    config = node.get("config", {})
+    return node | {"config": {name: value for name, value in config.items() if name not in ("nodes", "edges")}}
+
+
+def every_node(workflow: dict[str, Any]) -> list[dict[str, Any]]:
+    """The nodes of a document and of the maps in it."""
+    inner = [node["config"] for node in workflow["nodes"] if node["type"] == "map"]
+    return [*workflow["nodes"], *(node for graph in inner for node in every_node(graph))]

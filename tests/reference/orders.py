@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 
-from tests.reference.interpreter import Choose, Token
+from tests.reference.records import Choose, Token
 
 
 def first(running: Sequence[Token]) -> int:

@@ -23,21 +23,23 @@ from tests.reference.golden import (
     flow,
     loop,
     says,
+    step,
     task,
 )  # fmt: skip
+from tests.reference.golden_maps import GOLDEN_MAPS
 from tests.reference.graph import Graph, refused
 from tests.reference.interpreter import Choose, Completed, Failed, Result, judge, run
 
 
 def traced(result: Result) -> str:
-    return " ".join(f"{one.node}:{one.iteration}" for one in result.trace)
+    return " ".join(step(one) for one in result.trace)
 
 
 def arrived(result: Result, node: str) -> list[str]:
     return [one.output for one in result.trace if one.node == node]
 
 
-@pytest.mark.parametrize("golden", GOLDEN.values(), ids=GOLDEN)
+@pytest.mark.parametrize("golden", (GOLDEN | GOLDEN_MAPS).values(), ids=GOLDEN | GOLDEN_MAPS)
 def test_golden(golden: Golden) -> None:
     assert refused(golden.workflow) == []
     assert traced(run(golden.workflow, INPUT, golden.outcome_of, golden.choose)) == golden.trace

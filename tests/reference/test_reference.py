@@ -1,6 +1,7 @@
 """What holds over random workflows, as the reference has routing.md; and the reference's own parts."""
 
 import random
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from tests.reference import generator, orders
 from tests.reference.comparison import ProductResult, compare
 from tests.reference.expressions import ExpressionError, condition, evaluate
-from tests.reference.graph import Graph, refused
+from tests.reference.graph import Graph, every_node, refused
 from tests.reference.interpreter import Result, judge, run
 
 
@@ -55,6 +56,32 @@ def test_no_order_of_completions_shows_in_hundreds_that_use_every_construct() ->
         seen |= {"retried"} if any(one.attempts > 1 for one in judged.trace) else set()
     assert {"function", "transform", "join", "branch", "loop", "COMPLETED", "FAILED"} <= seen
     assert {"do-while", "while", "other", "nested", "any", "on_error", "retried"} <= seen
+
+
+def test_no_order_of_completions_shows_in_hundreds_with_maps() -> None:
+    seen: set[str] = set()
+    for seed in range(300):
+        case = generator.whole_case(random.Random(seed), mortal=0.1)
+        judged = check_every_order(case, seed)
+        types = {node["id"]: node["type"] for node in every_node(case.workflow)}
+        seen |= {judged.status, *(types[one.node] for one in judged.trace)}
+        for one in judged.trace:
+            seen |= {f"level {one.path.count('-')}", *re.findall(r'^{"error": "(\w+)"}', one.result)}
+            seen |= {"collected"} if types[one.node] == "map" and '"error": {' in one.result else set()
+        seen |= {"cut"} if judged.extra else set()
+    assert {"map", "human", "wait", "workflow", "http", "sql", "COMPLETED", "FAILED"} <= seen
+    assert {"level 0", "level 1", "level 2", "collected", "cut"} <= seen
+    assert {"item", "invalid_input", "deadline", "rejected", "child_failed", "expression"} <= seen
+
+
+def test_a_run_that_is_retried_ends_as_if_it_had_not_failed() -> None:
+    mended = 0
+    for seed in range(300):
+        case = generator.whole_case(random.Random(seed), mortal=0.3)
+        retried = judge(case.workflow, case.input, case.outcome_of, case.outcome_of.value)
+        if judge(case.workflow, case.input, case.outcome_of).status == "FAILED" and retried.status == "COMPLETED":
+            mended += 1
+    assert mended > 20
 
 
 @given(generator.cases())

@@ -10,8 +10,11 @@ import pytest
 from redis.asyncio import Redis
 
 from agent_runner.handlers import Handlers
+from agent_runner.nodes.function import FunctionNodes
 from agent_runner.runner import Runner
 from agent_runner.settings import RunnerSettings
+from coordinator.coordinator import Coordinator
+from coordinator.timers import Timers
 from lua.run_store import RunStore
 from schemas.keys import Keys
 
@@ -44,20 +47,44 @@ Serve = Callable[..., Serving]
 
 @pytest.fixture
 async def serve(store: RunStore) -> AsyncIterator[Serve]:
-    """`serve("r1", handlers=[fn, ...])` or `serve("r1", engine=engine)`, stopped after the test."""
+    """`serve("r1", handlers=[fn, ...])`, `serve("r1", nodes={...})` or `serve("r1", engine=engine)`, stopped after the
+    test."""
     started: list[Serving] = []
 
     def begin(
-        runner_id: str = "r1", settings: RunnerSettings = FAST, *, handlers: Any = None, engine: Any = None
-    ) -> Serving:
-        registry = Handlers(handlers) if handlers is not None else None
-        serving = Serving(Runner(store, runner_id, settings, handlers=registry, engine=engine))
+        runner_id: str = "r1", settings: RunnerSettings = FAST, *,
+        handlers: Any = None, nodes: Any = None, engine: Any = None, tools: Any = None,
+    ) -> Serving:  # fmt: skip
+        if handlers is not None:
+            nodes = {"function": FunctionNodes(Handlers(handlers))}
+        serving = Serving(Runner(store, runner_id, settings, nodes=nodes, engine=engine, tools=tools))
         started.append(serving)
         return serving
 
     yield begin
     for serving in started:
         await asyncio.wait_for(serving.stop(), 20)
+
+
+Completed = Callable[[str], Awaitable[None]]
+
+
+@pytest.fixture
+async def completed(store: RunStore, wait_until: Any) -> AsyncIterator[Completed]:
+    """A coordinator in the background; `await completed("run_1")` waits until it has completed the run."""
+    stop = asyncio.Event()
+    serving = [asyncio.create_task(part.run(stop)) for part in (Coordinator(store), Timers(store))]
+
+    async def wait(run_id: str) -> None:
+        async def over() -> bool:
+            return await store.redis.hget(store.keys.run(run_id), "status") not in (None, b"RUNNING")
+
+        await wait_until(over)
+        assert await store.redis.hget(store.keys.run(run_id), "status") == b"COMPLETED"
+
+    yield wait
+    stop.set()
+    await asyncio.gather(*serving)
 
 
 Signals = Callable[[int], Awaitable[list[dict[str, Any]]]]

@@ -8,7 +8,7 @@ from typing import Any
 
 from agent_runner.engines.engine import ChatReply, ChatRequest, EngineAway, EngineError, LoadReply, Resident
 
-Answer = Callable[[ChatRequest], str | Awaitable[str]]
+Answer = Callable[[ChatRequest], str | ChatReply | Awaitable[str]]
 
 
 class ScriptedEngine:
@@ -35,6 +35,8 @@ class ScriptedEngine:
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
             text = self.answer(request)
+            if isinstance(text, ChatReply):
+                return text
             if not isinstance(text, str):
                 text = await text
         finally:

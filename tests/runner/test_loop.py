@@ -9,6 +9,7 @@ import orjson
 from redis.asyncio import Redis
 
 from agent_runner.handlers import Handlers
+from agent_runner.nodes.function import FunctionNodes
 from agent_runner.runner import Runner
 from lua.run_store import Claim, Finish, RunStore
 from schemas.keys import Keys
@@ -225,7 +226,7 @@ async def test_redis_that_is_killed_and_comes_back(private_servers: PrivateServe
     redis: Redis = Redis.from_url(server.url)
     store = RunStore(redis, Keys())
     gate, stop = Gate(), asyncio.Event()
-    runner = Runner(store, "r1", IMPATIENT, handlers=Handlers([gate.handler]))
+    runner = Runner(store, "r1", IMPATIENT, nodes={"function": FunctionNodes(Handlers([gate.handler]))})
     serving = asyncio.create_task(runner.run(stop))
     for n in range(3):
         await start(store, f"run_{n}", make_ir(function("a", "held")))
@@ -250,7 +251,7 @@ async def test_a_prefix_is_kept_to(redis: Redis, wait_until: Any) -> None:
     await start(store, "run_2", make_ir(agent("a")))
     stop = asyncio.Event()
     runners = [
-        Runner(store, "r1", FAST, handlers=Handlers([noop])),
+        Runner(store, "r1", FAST, nodes={"function": FunctionNodes(Handlers([noop]))}),
         Runner(store, "r2", FAST, engine=ScriptedEngine()),
     ]
     serving = [asyncio.create_task(runner.run(stop)) for runner in runners]

@@ -4,6 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from agent_runner.handlers import Handlers
+from agent_runner.nodes.function import FunctionNodes
 from agent_runner.runner import Runner
 from agent_runner.settings import RunnerSettings
 from lua.run_store import RunStore
@@ -18,7 +19,7 @@ NO_NAMES = ["", "a b", 'a"b', "~returned", "r1\n", "x" * 129]
 @pytest.mark.parametrize("runner_id", NO_NAMES)
 async def test_ids_that_are_no_names(runner_id: str, store: RunStore) -> None:
     with pytest.raises(ValueError, match="runner id"):
-        Runner(store, runner_id, handlers=Handlers([noop]))
+        Runner(store, runner_id, nodes={"function": FunctionNodes(Handlers([noop]))})
 
 
 @pytest.mark.parametrize("runner_id", NO_NAMES)

@@ -38,6 +38,10 @@ def agent(node_id: str, model: str = "m", prompt: str = "hello", *, extra: Mappi
     return Made(node_id, "agent", {"model": model, "prompt": prompt, **config}, reads, extra=extra or {})
 
 
+def http(node_id: str, url: str, method: str = "GET", *, extra: Mapping[str, Any] | None = None, **config: Any) -> Made:
+    return Made(node_id, "http", {"method": method, "url": url, **config}, extra=extra or {})
+
+
 def make_ir(*nodes: Made, workflow_id: str = "made") -> IR:
     workflow = {
         "id": workflow_id,

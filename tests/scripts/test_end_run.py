@@ -12,6 +12,7 @@ async def test_what_is_not_started_is_withdrawn_and_what_runs_is_fenced(any_redi
     await play.settle()
     b, _ = await play.tasks()
     started = await play.claim(b)
+    await play.skip(60_000)
     assert await play.store.end_run("run_1", status, {"by": "me"}) == ["ended", status]
     assert await play.status() == status
     assert await play.tokens() == {}

@@ -52,3 +52,10 @@ LOOP = {
 def retrying(attempts: int = 3, backoff_ms: int = 1_000, **more: Any) -> dict[str, Any]:
     retry = {"max_attempts": attempts, "backoff_ms": backoff_ms}
     return {"id": "retrying", "nodes": [task("a", retry=retry, **more), task("sorry")], "edges": []}
+
+
+def mapped(**config):
+    """A map over input.xs with one task an item."""
+    item = {"id": "a", "type": "function", "config": {"handler": "h"}}
+    each = {"items": "input.xs", "nodes": [item], **config}
+    return {"id": "w", "nodes": [{"id": "each", "type": "map", "config": each}], "edges": []}

@@ -28,7 +28,7 @@ async def test_the_life_of_a_batch(history: History, database: psycopg.AsyncConn
     assert (accepted.accepted, accepted.skipped) == (3, 0)
     assert [b.batch_id for b in await history.batches.pending()] == ["batch_1"]
     assert await admit(history, "batch_1", 2) == ["run_1", "run_2"]
-    assert await history.batches.run_ids("batch_1") == ["run_1", "run_2"]
+    assert await history.batch_control.live_runs("batch_1") == ["run_1", "run_2"]
     await record(database, *run_events("run_1", batch_id="batch_1"))
     await record(database, *run_events("run_2", batch_id="batch_1", error={"class": "x"}))
     assert await counts(history, "batch_1") == {
@@ -134,23 +134,6 @@ async def test_two_at_once_see_each_other(history: History) -> None:
         *[history.batches.create(batch(n, [item(n)])) for n in range(3)], return_exceptions=True
     )
     assert sum(isinstance(one, BatchRefused) for one in made) == 2
-
-
-async def test_cancel_withdraws_what_waits(history: History, database: psycopg.AsyncConnection) -> None:
-    await history.batches.create(batch(1, [item(1), item(2), item(3)]))
-    await admit(history, "batch_1", 1)
-    assert await history.batches.cancel("batch_1")
-    assert await admit(history, "batch_1") == []
-    assert await history.batches.pending() == []
-    row = await history.batches.get("batch_1")
-    assert row and (row["status"], row["withdrawn"], row["running"], row["ended_at"]) == ("CANCELLED", 2, 1, None)
-    await record(database, *run_events("run_1")[:2])
-    cancelled = run_events("run_1")[3]._replace(seq=3, type="run_cancelled")
-    await record(database, cancelled)
-    row = await history.batches.get("batch_1")
-    assert row and (row["status"], row["failed"], row["ended_at"] is None) == ("CANCELLED", 1, False)
-    assert not await history.batches.cancel("batch_1")
-    assert not await history.batches.cancel("nobody")
 
 
 @pytest.mark.parametrize("key", ["k" * 513, "a\0b"])

@@ -24,12 +24,13 @@ KV_CONTEXT = 4096  # the context that a model's `kv_gb` is for; a longer one cos
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Weights and KV cache per slot in GB (Q4 weights, q8 cache), load time in seconds."""
+    """Weights and KV cache per slot in GB (Q4 weights, q8 cache), load time in seconds; whether it can call tools."""
 
     name: str
     weights_gb: float
     kv_gb: float
     load_s: float
+    tools: bool = False
 
     def vram_gb(self, slots: int, context: int = KV_CONTEXT) -> float:
         return self.weights_gb + OVERHEAD_GB + slots * self.kv_gb * max(1.0, context / KV_CONTEXT)
@@ -40,10 +41,10 @@ CATALOGUE: dict[str, ModelSpec] = {
     for spec in (
         ModelSpec("gemma3:4b", 3.3, 0.125, 3.0),
         ModelSpec("gemma2:2b", 1.6, 0.16, 1.8),
-        ModelSpec("qwen2.5:7b", 4.7, 0.17, 4.5),
+        ModelSpec("qwen2.5:7b", 4.7, 0.17, 4.5, tools=True),
         ModelSpec("phi3", 2.2, 0.40, 2.2),
-        ModelSpec("llama3.1:8b", 4.9, 0.18, 4.8),
-        ModelSpec("qwen2.5:14b", 9.0, 0.30, 8.0),
+        ModelSpec("llama3.1:8b", 4.9, 0.18, 4.8, tools=True),
+        ModelSpec("qwen2.5:14b", 9.0, 0.30, 8.0, tools=True),
     )
 }
 

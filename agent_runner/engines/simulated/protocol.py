@@ -16,6 +16,7 @@ from jsonschema.validators import validator_for
 
 from agent_runner.engines.engine import short_name
 from agent_runner.engines.simulated.gpu import LoadOptions, ModelSpec
+from agent_runner.engines.simulated.tool_calls import Call, InvalidTools, OfferedTool, parse_tools
 
 MAX_BODY = 64 * 1024 * 1024
 FOREVER = timedelta(days=292 * 365)  # Go's longest duration: what Ollama shows for `keep_alive: -1`
@@ -37,8 +38,9 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A chat or generate request. `prompt` holds all messages but the system's. An `empty` request is about
-    the model itself: to load it or, with `keep_alive_s` 0, to unload it.
+    """A chat or generate request. `prompt` holds all messages but the system's, `opening` those before the model's
+    first one. `has_results`: the last message is a tool's. An `empty` request is about the model itself: to load it
+    or, with `keep_alive_s` 0, to unload it.
     """
 
     model: str
@@ -52,6 +54,9 @@ class Ask:
     seed: int | None
     chat: bool
     empty: bool
+    opening: str = ""
+    tools: tuple[OfferedTool, ...] = ()
+    has_results: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,8 @@ class Reply:
 
     ask: Ask
     text: str = ""
+    calls: tuple[Call, ...] = ()
+    thinking: str = ""
     done_reason: str = "stop"
     usage: Usage | None = None
     made_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -82,12 +89,15 @@ class Reply:
     def chunks(self) -> list[dict[str, Any]]:
         """A word at a time, and a last one without text."""
         words = re.findall(r"\S+\s*|\s+", self.text)
-        return [*(self._body(word, done=False) for word in words), replace(self, text="").whole()]
+        return [*(replace(self, calls=())._body(word, done=False) for word in words), replace(self, text="").whole()]
 
     def _body(self, text: str, *, done: bool) -> dict[str, Any]:
-        said: dict[str, Any] = (
-            {"message": {"role": "assistant", "content": text}} if self.ask.chat else {"response": text}
-        )
+        message: dict[str, Any] = {"role": "assistant", "content": text}
+        if self.thinking:
+            message["thinking"] = self.thinking
+        if self.calls:
+            message["tool_calls"] = [{"function": call} for call in self.calls]
+        said: dict[str, Any] = {"message": message} if self.ask.chat else {"response": text}
         body = {"model": self.ask.model, "created_at": stamp(self.made_at), **said, "done": done}
         if done:
             body["done_reason"] = self.done_reason
@@ -129,6 +139,11 @@ def parse_ask(body: Mapping[str, Any], *, chat: bool) -> Ask:
         if not isinstance(options.get(name), int | None) or isinstance(options.get(name), bool):
             raise Refused(400, f'option "{name}" must be of type integer')
     system, prompt = _messages(body) if chat else (_string(body, "system"), _string(body, "prompt"))
+    roles = [message.get("role") for message in body.get("messages") or ()] if chat else []
+    try:
+        tools = parse_tools(body.get("tools")) if chat else ()
+    except InvalidTools as error:
+        raise Refused(400, str(error)) from None
     if not isinstance(stream := body.get("stream", True), bool | None):
         raise Refused(400, "stream must be a boolean")
     return Ask(
@@ -143,6 +158,11 @@ def parse_ask(body: Mapping[str, Any], *, chat: bool) -> Ask:
         seed=options.get("seed"),
         chat=chat,
         empty=not body.get("messages") if chat else not prompt,
+        opening=_messages({"messages": body["messages"][: roles.index("assistant")]})[1]
+        if "assistant" in roles
+        else prompt,
+        tools=tools,
+        has_results=roles[-1:] == ["tool"],
     )
 
 

@@ -5,20 +5,24 @@
       {"contains": "poison", "sequence": [{"error": {"status": 500, "message": "runner died"}}, {}]},
       {"contains": "slow", "delay_s": 30},
       {"contains": "silent", "hang": true},
-      {"contains": "cut", "close": true}
+      {"contains": "cut", "close": true},
+      {"contains": "weather", "per_prompt": true,
+       "sequence": [{"tool_calls": [{"name": "forecast", "arguments": {"town": "Bern"}}]}, {"answer": "Rain."}]}
     ]}
 
 `model` and `contains` (a part of the prompt or the system text) choose the requests; both may be left out.
 What happens to them, an outcome, is one of
 
 - `answer`: this text, or this JSON value as text;
+- `tool_calls`: these calls ({name, arguments}), if the request offers tools and asks for no format, else the ordinary
+  answer; `text` and `thinking` may come with them;
 - `error`: this HTTP status with this message, at once and without touching the GPU;
 - `hang`: the request keeps its slot and never ends; `close`: half an answer, then the connection breaks;
 - nothing of these: the ordinary answer;
 
 each with `delay_s`, more solo seconds of work, and `work_s`, these solo seconds instead of the usual ones.
 `sequence` holds outcomes that are used one after the other, the last for good; with `"per_prompt": true`
-every prompt goes through the sequence by itself.
+every prompt goes through the sequence by itself; the conversation that follows on a prompt counts as that prompt.
 """
 
 from __future__ import annotations
@@ -30,10 +34,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent_runner.engines.simulated.tool_calls import Call
+
 MAX_RULES = 1_000
 MAX_SEQUENCE = 1_000
 
-_OUTCOME = frozenset({"answer", "error", "hang", "close", "delay_s", "work_s"})
+_WAYS = frozenset({"answer", "error", "hang", "close", "tool_calls"})
+_OUTCOME = _WAYS | {"text", "thinking", "delay_s", "work_s"}
 _RULE = _OUTCOME | {"model", "contains", "sequence", "per_prompt"}
 
 
@@ -52,6 +59,9 @@ class Outcome:
     close: bool = False
     delay_s: float = 0.0
     work_s: float | None = None
+    calls: tuple[Call, ...] = ()
+    text: str = ""
+    thinking: str = ""
 
 
 ORDINARY = Outcome()
@@ -75,11 +85,11 @@ class Script:
         self._rules = rules
         self._used: dict[tuple[int, str], int] = {}
 
-    def outcome(self, model: str, text: str) -> Outcome:
-        """The outcome of this request; a sequence takes a step with it."""
+    def outcome(self, model: str, text: str, prompt: str | None = None) -> Outcome:
+        """The outcome of this request; a sequence takes a step with it. `prompt` is what a sequence is counted by."""
         for place, rule in enumerate(self._rules):
             if rule.matches(model, text):
-                key = (place, text if rule.per_prompt else "")
+                key = (place, (text if prompt is None else prompt) if rule.per_prompt else "")
                 step = self._used.get(key, 0)
                 if len(rule.outcomes) > 1:
                     self._used[key] = step + 1
@@ -123,7 +133,7 @@ def _rule(rule: object, where: str) -> _Rule:
 
 def _outcome(step: object, where: str) -> Outcome:
     fields = _fields(step, _OUTCOME, where)
-    if len(ways := sorted({"answer", "error", "hang", "close"} & fields.keys())) > 1:
+    if len(ways := sorted(_WAYS & fields.keys())) > 1:
         raise InvalidScript(f"{where}: has both {' and '.join(ways)}")
     status, message = None, ""
     if "error" in fields:
@@ -144,7 +154,26 @@ def _outcome(step: object, where: str) -> Outcome:
         close=_flag(fields, "close", where),
         delay_s=_seconds(fields, "delay_s", where) or 0.0,
         work_s=_seconds(fields, "work_s", where),
+        calls=_calls(fields.get("tool_calls", []), f"{where}.tool_calls"),
+        text=_string(fields, "text", where),
+        thinking=_string(fields, "thinking", where),
     )
+
+
+def _calls(value: object, where: str) -> tuple[Call, ...]:
+    if not isinstance(value, list):
+        raise InvalidScript(f"{where}: must be a list of {{name, arguments}}")
+    for place, call in enumerate(value):
+        fields = _fields(call, frozenset({"name", "arguments"}), f"{where}[{place}]")
+        if not isinstance(fields.get("name"), str) or not isinstance(fields.get("arguments", {}), Mapping):
+            raise InvalidScript(f"{where}[{place}]: must be {{name, arguments}}")
+    return tuple({"arguments": {}, **call} for call in value)
+
+
+def _string(fields: Mapping[str, Any], key: str, where: str) -> str:
+    if not isinstance(value := fields.get(key, ""), str):
+        raise InvalidScript(f"{where}.{key}: must be a string")
+    return value
 
 
 def _fields(value: object, known: frozenset[str], where: str) -> Mapping[str, Any]:

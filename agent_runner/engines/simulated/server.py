@@ -42,6 +42,7 @@ from agent_runner.engines.simulated.protocol import (
 from agent_runner.engines.simulated.residency import DEFAULT_KEEP_ALIVE_S, QueueFull, Residency
 from agent_runner.engines.simulated.script import Outcome, Script
 from agent_runner.engines.simulated.timeline import Timeline
+from agent_runner.engines.simulated.tool_calls import Call, as_text, composed_calls
 from agent_runner.engines.simulated.work import WorkLaw, tokens
 
 VERSION = "0.13.0-simulated"
@@ -210,7 +211,10 @@ class SimulatedServer:
             await self._use(request, spec, ask, None)
             return _Json(Reply(ask, done_reason="load").whole())
         self.requests += 1
-        outcome = self._script.outcome(short_name(spec.name), f"{ask.system}\n{ask.prompt}")
+        if ask.tools and not spec.tools:
+            raise Refused(400, f"registry.ollama.ai/library/{spec.name} does not support tools")
+        name = short_name(spec.name)
+        outcome = self._script.outcome(name, f"{ask.system}\n{ask.prompt}", f"{ask.system}\n{ask.opening}")
         if outcome.status is not None:
             raise Refused(outcome.status, outcome.message)
         reply = await self._compute(request, spec, ask, outcome)
@@ -223,28 +227,31 @@ class SimulatedServer:
 
     async def _compute(self, request: Request, spec: ModelSpec, ask: Ask, outcome: Outcome) -> Reply:
         """The reply to a prompt, after its work was done on the GPU."""
-        text = outcome.answer
+        calls = _calls(spec, ask, outcome)
+        text = outcome.text if calls else outcome.answer
         if text is None:
             text = answer(spec.name, f"{ask.system}\n{ask.prompt}".strip(), ask.schema, str(ask.seed or ""))
         reason = "stop"
         if ask.num_predict is not None and 0 <= ask.num_predict < tokens(text):
             text, reason = text[: ask.num_predict * 4], "length"
-        prompt_tokens = min(tokens(ask.system) + tokens(ask.prompt) + 8, ask.load_options.num_ctx)
+        read = tokens(ask.system) + tokens(ask.prompt) + tokens(as_text(ask.tools)) + 8
+        prompt_tokens = min(read, ask.load_options.num_ctx)
+        written = tokens(text) + tokens(as_text(calls))
         draw = draw_for("work", spec.name, ask.prompt, text)
-        prompt_s, completion_s = self._work.parts(spec, prompt_tokens, tokens(text), draw)
+        prompt_s, completion_s = self._work.parts(spec, prompt_tokens, written, draw)
         share = prompt_s / (prompt_s + completion_s) if prompt_s else 0.0
         work_s = outcome.delay_s + (prompt_s + completion_s if outcome.work_s is None else outcome.work_s)
         demand = await self._use(request, spec, ask, math.inf if outcome.hang else work_s)
         computed_ns = self.timeline.wall_ns(demand.ended_at - demand.granted_at)
         usage = Usage(
             prompt_tokens=prompt_tokens,
-            completion_tokens=tokens(text),
+            completion_tokens=written,
             load_ns=self.timeline.wall_ns(demand.granted_at - demand.arrived_at),
             total_ns=self.timeline.wall_ns(demand.ended_at - demand.arrived_at),
             prompt_ns=round(computed_ns * share),
             completion_ns=round(computed_ns * (1 - share)),
         )
-        return Reply(ask, text, reason, usage)
+        return Reply(ask, text, calls, outcome.thinking, reason, usage)
 
     async def _use(self, request: Request, spec: ModelSpec, ask: Ask, work_s: float | None) -> Demand:
         """Have the model loaded and the work done, for as long as the client is there."""
@@ -301,7 +308,8 @@ class SimulatedServer:
     async def _show(self, request: Request) -> Response:
         listed = describe(self._spec(parse_model(parse_body(await _body(request)))))
         about = {"general.architecture": listed["details"]["family"]}
-        return _Json({"details": listed["details"], "model_info": about, "capabilities": ["completion"]})
+        able = ["completion", "tools"] if self._spec(listed["name"]).tools else ["completion"]
+        return _Json({"details": listed["details"], "model_info": about, "capabilities": able})
 
     async def _stats(self, _: Request) -> Response:
         return _Json(self.stats())
@@ -311,6 +319,15 @@ class SimulatedServer:
         self.refused += 1
         self.timeline.catch_up()
         return _Json({"error": error.message}, error.status)
+
+
+def _calls(spec: ModelSpec, ask: Ask, outcome: Outcome) -> tuple[Call, ...]:
+    """The tools that the model calls now: those of the script, else some of those offered, until it has results."""
+    if not ask.tools or ask.schema is not None:
+        return ()
+    if outcome.calls or outcome.answer is not None or ask.has_results:
+        return outcome.calls
+    return composed_calls(spec.name, ask.prompt, ask.tools, str(ask.seed or ""))
 
 
 class _Json(Response):

@@ -1,0 +1,122 @@
+"""show: a run as it is now."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from pavane.cli.options import Api, Data, Json, client_of, example
+from pavane.cli.output import clock, compact, console, pairs, print_json, print_shown, span, styled, table
+from pavane.client import Client
+
+LAST_EVENTS = 2_000
+"""Events of a run that are looked through for conditions in error."""
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog=example("pavane show run_0193f2a4"))(show)
+
+
+def show(run_id: RunArgument, as_json: Json = False, api: Api = None, data: Data = None) -> None:
+    """Show a run: status, outputs, live tokens and what they wait for, child runs, usage, errors."""
+    with client_of(api, data) as client:
+        found = client.get("runs", run_id)
+        faults = [] if as_json else _condition_errors(client, found)
+    if as_json:
+        print_json(found)
+        return
+    out = console()
+    width = max(60, out.width - 18) if out.is_terminal else 400
+    parts: list[Any] = [pairs(_facts(found, width))]
+    if found["outputs"]:
+        parts += [
+            "\noutputs",
+            pairs((f"  {node}", compact(output, width)) for node, output in found["outputs"].items()),
+        ]
+    if found["live_tokens"]:
+        parts += ["\nlive tokens", _tokens(found["live_tokens"])]
+    if found["children"]:
+        children = table("  NODE", "STATUS", "RUN|36")
+        for child in found["children"]:
+            children.add_row(f"  {child['node_id'] or ''}", styled(child["status"] or ""), child["run_id"])
+        parts += ["\nchild runs", children]
+    if faults:
+        parts += ["\nconditions in error, which count as false", pairs(faults)]
+    print_shown(*parts)
+
+
+def _condition_errors(client: Client, found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Node and fault, each once, of the run's last events."""
+    answer = client.get("runs", found["run_id"], "events", after=max(0, found["seq"] - LAST_EVENTS), limit=LAST_EVENTS)
+    faults = [fault for event in answer["events"] for fault in event.get("condition_errors") or ()]
+    times = Counter((fault["node"], f"`{fault['expression']}`: {fault['message']}") for fault in faults)
+    return [(f"  {node}", said if count == 1 else f"{said} ({count} times)") for (node, said), count in times.items()]
+
+
+def _tokens(tokens: list[dict[str, Any]]) -> Any:
+    shown = table("  NODE", "STATE", "ATTEMPT>", "SINCE", "WAITS FOR", "STREAM", "RUNNER", "TOKEN")
+    for token in tokens:
+        shown.add_row(
+            f"  {token['node_id']}", token["state"], str(token["attempt"] or 0), clock(token["since"]),
+            waits_for(token), token["stream"] or "", token["runner"] or "", token["token_id"],
+        )  # fmt: skip
+    return shown
+
+
+def waits_for(token: Mapping[str, Any]) -> str:
+    """`ada: Publish this? until 2026-01-01 12:00:00`, `event paid for order-17`, `17 of 200 items, 8 running`."""
+    if items := token.get("items"):
+        return f"{items['done']} of {items['total']} items, {items['running']} running"
+    what = token.get("waits_for") or {}
+    until = f"until {clock(what['due'])}" if what.get("due") else ""
+    match token["state"]:
+        case "asked":
+            asked = f"{what.get('assignee') or 'anybody'}: {compact(what.get('prompt') or 'an answer', 80)}"
+            return f"{asked} {until}".rstrip()
+        case "listening":
+            key = f" for {what['key']}" if what.get("key") else ""
+            return f"event {what.get('event')}{key} {until}".rstrip()
+        case "calling":
+            return str(what.get("run_id") or "")
+    return until
+
+
+def _facts(found: Mapping[str, Any], width: int) -> list[tuple[str, Any]]:
+    ended = found["ended_at"]
+    version = f" version {found['version']}" if found["version"] else ""
+    facts: list[tuple[str, Any]] = [
+        ("run", found["run_id"]),
+        ("status", styled(found["status"])),
+        ("workflow", f"{found['workflow_id']}{version}, revision {found['revision']}"),
+        ("started", clock(found["created_at"])),
+    ]
+    if found["parent"]:
+        facts.append(("called by", found["parent"]))
+    if ended:
+        facts.append(("ended", f"{clock(ended)}, after {span(ended - found['created_at'])}"))
+    if found["batch_id"]:
+        facts.append(("batch", f"{found['batch_id']}, key {found['key']}" if found["key"] else found["batch_id"]))
+    if found["labels"]:
+        facts.append(("labels", ", ".join(f"{name}={value}" for name, value in found["labels"].items())))
+    facts.append(("input", compact(found["input"], width)))
+    if found["status"] == "COMPLETED":
+        facts.append(("output", compact(found["output"], width)))
+    if found["error"]:
+        facts.append(("error", _error(found["error"], width)))
+    if usage := found["usage"]:
+        tasks = f"{usage['tasks']} task{'' if usage['tasks'] == 1 else 's'}"
+        tokens = f"{usage['prompt_tokens']:,} + {usage['completion_tokens']:,} tokens"
+        work = f"{tasks}, {span(usage['execution_time_ms'])} in models"
+        facts.append(("usage", f"{work}, {tokens}" if usage["prompt_tokens"] else tasks))
+    return facts
+
+
+def _error(error: Any, width: int) -> str:
+    if isinstance(error, Mapping) and "class" in error:
+        where = f"{error['node']}: " if error.get("node") else ""
+        tries = f" (attempt {error['attempts']})" if error.get("attempts", 1) > 1 else ""
+        return f"{where}{error['class']}: {error.get('message', '')}{tries}"
+    return compact(error, width)

@@ -1,0 +1,140 @@
+"""What an agent may have as `tools`: handlers, http calls, child workflows and the tools of MCP servers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from schemas.compiler import checks
+from schemas.compiler.finding import Verdict, find_in_schema
+from schemas.compiler.node_type import needs_field, one_of_fields
+from schemas.compiler.opened_rules import document
+from schemas.compiler.outside_rules import outside_types
+from schemas.compiler.survey import Fields, Place, Survey, check_fields, kind_of, optional, required
+from schemas.errors import Problem
+from schemas.ids import WORKFLOW_ID
+
+ARGUMENTS = ("args",)
+"""The variables that an http tool's templates may read: the arguments that the model gave, and nothing else."""
+TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+"""What models take as a tool's name."""
+MCP_SERVER = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+MAX_TOOLS = 64  # entries of one agent
+MAX_ROUNDS = 100
+MAX_CALLS = 1_000
+
+_KINDS = ("handler", "http", "workflow", "mcp", "patch_workflow")
+_WORDS = "letters, digits, `_` and `-`, at most 64"
+
+
+def tool_fields() -> Fields:
+    """The fields of an agent's config that are about its tools."""
+    return {
+        "tools": optional(_tools),
+        "max_rounds": optional(checks.integer(1, MAX_ROUNDS)),
+        "max_calls": optional(checks.integer(1, MAX_CALLS)),
+    }
+
+
+def _tools(place: Place, value: Any) -> None:
+    if isinstance(value, list) and len(value) > MAX_TOOLS:
+        place.refuse("out-of-range", f"{place.name} must have at most {MAX_TOOLS} items, not {len(value)}.")
+        return
+    checks.items(_tool, low=1)(place, value)
+    seen: set[str] = set()
+    for position, tool in enumerate(value if isinstance(value, list) else ()):
+        name = _name_of(tool)
+        if name in seen:
+            place.at(position).refuse("duplicate-tool", f"Another tool of this agent is called `{name}` already.")
+        seen |= {name} if name else set()
+
+
+def _tool(place: Place, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        place.refuse("wrong-type", f"{place.name} must be an object, not {kind_of(value)}.")
+        return
+    kinds = [kind for kind in _KINDS if kind in value]
+    if "patch_workflow" in kinds:
+        place.at("patch_workflow").refuse("not-available", "The tool `patch_workflow` is not available yet.")
+    elif len(kinds) == 1:
+        check_fields(place, value, _FIELDS[kinds[0]], "a tool")
+    else:
+        one_of_fields(place, value, *_FIELDS)
+
+
+def _name_of(tool: Any) -> str | None:
+    """The name of a tool as the model sees it, where the document says it; those of an MCP server are its own."""
+    if not isinstance(tool, Mapping):
+        return None
+    inner = tool.get("http", tool.get("workflow"))
+    name = inner.get("name") if isinstance(inner, Mapping) else tool.get("handler")
+    return name if isinstance(name, str) else None
+
+
+def _parameters(place: Place, value: Any) -> None:
+    """The JSON Schema of a tool's arguments, which are an object."""
+    before = len(place.survey.problems)
+    checks.schema(place, value)
+    if len(place.survey.problems) == before and value.get("type") != "object":
+        place.refuse("bad-schema", "The arguments of a tool are an object: the schema must have `type: object`.")
+
+
+def _http(place: Place, value: Any) -> None:
+    place = replace(place, variables=ARGUMENTS)
+    uses = len(place.survey.uses)
+    if check_fields(place, value, _HTTP, "an http tool") and isinstance(value.get("parameters"), Mapping):
+        for use in place.survey.uses[uses:]:
+            for path in sorted(use.references.paths):
+                _check_argument(place.survey, use.path, path, value["parameters"])
+
+
+def _check_argument(survey: Survey, where: str, path: tuple[str, ...], parameters: Mapping[str, Any]) -> None:
+    if survey.faulty_schemas:
+        return  # these may not be readable
+    finding = find_in_schema(parameters, path[1:])
+    if finding.verdict == Verdict.RULED_OUT:
+        message = f"`{'.'.join(path)}`: the parameters rule `{finding.missing}` out."
+        survey.problems.append(Problem(where, "no-such-field", message))
+    elif finding.verdict == Verdict.UNDECLARED:
+        message = f"`{'.'.join(path)}`: the parameters do not name `{finding.missing}`."
+        survey.warnings.append(Problem(where, "undeclared-field", message))
+
+
+def _workflow(place: Place, value: Any) -> None:
+    if check_fields(place, value, _WORKFLOW, "a workflow tool"):
+        one_of_fields(place, value, "workflow_id", "document")
+        needs_field(place, value, "version", "workflow_id")
+
+
+_name = checks.name(TOOL_NAME, _WORDS)
+_description = checks.text(low=1, high=4_096)
+
+_HTTP: Fields = {
+    "name": required(_name),
+    "description": required(_description),
+    "parameters": required(_parameters),
+    **outside_types()["http"].config,
+}
+_WORKFLOW: Fields = {
+    "name": required(_name),
+    "description": required(_description),
+    "parameters": optional(_parameters),
+    "workflow_id": optional(checks.name(WORKFLOW_ID, "the id of a workflow")),
+    "version": optional(checks.integer(1, 2**31 - 1)),
+    "document": optional(document),
+}
+_FIELDS: Mapping[str, Fields] = {
+    "handler": {
+        "handler": required(checks.name(TOOL_NAME, f"the name of a registered handler: {_WORDS}")),
+        "description": optional(_description),
+        "parameters": optional(_parameters),
+    },
+    "http": {"http": required(_http)},
+    "workflow": {"workflow": required(_workflow)},
+    "mcp": {
+        "mcp": required(checks.name(MCP_SERVER, "the name of an MCP server in the operator's settings")),
+        "tools": optional(checks.items(checks.text(low=1, high=256), low=1)),
+    },
+}

@@ -1,0 +1,1 @@
+"""Conditions: CEL, JSON Schema or JSONPath, each a question about what arrived, answered yes or no."""

@@ -1,0 +1,25 @@
+"""More of it: tests/choreography/test_maps.py."""
+
+from lua.run_store import Failed
+from tests.play import Play
+from tests.scripts.workflows import mapped
+
+
+async def failed_item(redis, **config):
+    play = Play(redis, mapped(**config))
+    await play.start(input={"xs": ["x", "y"]})
+    await play.settle()
+    task = (await play.tasks())[0]
+    started = await play.claim(task)
+    body = b'{"error":{"class":"permanent","message":"no","attempts":1,"node":"a"}}'
+    return play, Failed("run_1", task.token_id, "a", started.attempt, play.ir.digest, body)
+
+
+async def test_the_item_ends_once_with_its_result(any_redis):
+    play, failed = await failed_item(any_redis, on_item_error="collect")
+    assert await play.store.end_item(failed, "1-0", '"gone"') == ["ended", "1-0"]
+    assert await play.store.end_item(failed, "1-0", '"gone"') == ["duplicate"]
+    assert await any_redis.hgetall("results:run_1/1") == {b"0": b'"gone"'}
+    assert await any_redis.keys("*run_1/1-0*") == []
+    assert [e.type for e in await play.events()][-2:] == ["node_failed", "item_completed"]
+    assert await any_redis.xlen("wf.tasks.function") == 1
