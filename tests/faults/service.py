@@ -73,7 +73,8 @@ def coordinator(options: Options, store: RunStore, stop: asyncio.Event) -> Parts
     batch = routing.batch
     die_at(options.at, options.hits, coordinator=routing, store=store, children=batch.children, maps=batch.maps)
     supervisor = Supervisor(store, idle_ms=options.idle_ms, interval_s=0.1)
-    parts = [routing.run(stop), HastyTimers(store).run(stop), supervisor.run(stop)]
+    timers = Timers(store) if options.idle_ms > AHEAD_MS else HastyTimers(store)  # the patient repeat nothing early
+    parts = [routing.run(stop), timers.run(stop), supervisor.run(stop)]
     return [*parts, _admit(options, store, stop)] if options.database else parts
 
 
