@@ -73,7 +73,7 @@ if not record then
     redis.call('ZADD', of_shard('timers'), now, timer)
     return {'more'}
   end
-  redis.call('DEL', of_token('map', token), of_token('results', token))
+  redis.call('UNLINK', of_token('map', token), of_token('results', token))
   return answer
 end
 -- A held map of a run that goes on lies in an item that is still held: with it, it is restored, and swept anew.

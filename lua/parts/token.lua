@@ -140,7 +140,7 @@ local function drop_started(token, record)
     if redis.call('EXISTS', of_token('items', token), of_token('held', token)) > 0 then
       sweep_soon(token)
     else
-      redis.call('DEL', of_token('map', token), of_token('results', token))
+      redis.call('UNLINK', of_token('map', token), of_token('results', token))
     end
   end
   if record.child then

@@ -45,7 +45,8 @@ async def test_the_tour_goes_through_everything(floor: Floor) -> None:
     await floor.begin(tour_ids(4))
     await floor.ended()
     await floor.is_right()
-    assert set(await floor.verdict.counters()) <= {"over"}  # of items whose map had failed meanwhile
+    # What came for items whose map had failed meanwhile, and for a child that ended as its parent began to wait for it.
+    assert set(await floor.verdict.counters()) <= {"over", "duplicate"}
     by_run = await floor.verdict.events()
     types = {event.type for events in by_run.values() for event in events}
     assert types >= {"map_started", "items_started", "item_completed", "node_opened", "node_answered", "task_retried"}
