@@ -44,8 +44,8 @@ class Children:
     async def start(self, signal: CompletionSignal, node: Node, input: Any) -> str:
         """Start the child run of a token, or go on with the one that it has; its id. Raises NodeFailed.
 
-        Idempotent: a child's id follows from its parent's token. One that failed is retried; in the place of one that
-        was cancelled or out of time a new one is started.
+        Idempotent: a child's id follows from its parent's token. When the parent is retried, a child that failed is
+        retried, and in the place of one that was cancelled or out of time a new one is started.
         """
         ir, version = await self._workflow(node)
         _check_input(node, ir, input)
@@ -57,6 +57,8 @@ class Children:
                 case Started.CONFLICT:
                     raise NodeFailed("invalid_input", f"{node.id}: the run id {child} is taken by another run")
             status = await self.runs.status(child)
+            if await self.runs.is_of_this_epoch(child, signal.run_id):
+                return child  # it may have ended before its parent's token waits
             if status == "FAILED":
                 await self.store.retry_run(child, {"by": signal.run_id})
             if status not in ("CANCELLED", "TIMED_OUT"):

@@ -52,10 +52,18 @@ class MapItems:
 
     async def gather(self, run_id: str, token_id: str, progress: MapProgress, extra: Plan) -> Done | Failure:
         """The output of a map whose items are all done: their results in item order. Raises ResultsGone."""
-        texts = await self.store.map_results(run_id, path_of(run_id, token_id))
+        texts = await self.store.map_results(run_id, path_of(run_id, token_id), LIMITS.output_bytes)
+        size = sum(map(len, texts.values())) + progress.total
+        if size > LIMITS.output_bytes:
+            return _too_large()
         if len(texts) < progress.total:
             raise ResultsGone(token_id)
-        results = [await self._json(run_id, texts[index]) for index in range(progress.total)]
+        results: list[str] = []
+        for index in range(progress.total):  # each may be an artifact: they are not all loaded where some are too many
+            results.append(await self._json(run_id, texts[index]))
+            size += len(results[-1]) - len(texts[index])
+            if size > LIMITS.output_bytes:
+                return _too_large()
         # Megabytes to parse, pack and compress: beside the event loop, so that other runs' hops go on.
         return await asyncio.to_thread(_gathered, results, extra)
 
@@ -66,11 +74,12 @@ class MapItems:
         return orjson.dumps(await self.values.get(run_id, text)).decode()
 
 
+def _too_large() -> Failure:
+    message = f"the results are larger together than the limit output_bytes, {LIMITS.output_bytes}"
+    return Failure("too_large", message, retryable=False)
+
+
 def _gathered(results: list[str], extra: Plan) -> Done | Failure:
-    size = sum(map(len, results)) + len(results)
-    if size > LIMITS.output_bytes:
-        message = f"the results have {size} characters together; the limit output_bytes is {LIMITS.output_bytes}"
-        return Failure("too_large", message, retryable=False)
     return stored(orjson.loads(f"[{','.join(results)}]"), extra)
 
 

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
+
 from schemas.expressions.error import EvaluationError, TemplateError
 from schemas.ir import Node
 from schemas.limits import LIMITS
 from schemas.values import Artifact, ValueTooLarge, encode_value
 
 KEY_CHARS = 512
+LATEST_MS = 9_999_999_999_999  # whole numbers of 14 digits and more do not pass through Redis' cjson
 
 
 class NodeFailed(Exception):
@@ -134,7 +137,10 @@ def _moment(node: Node, variables: Mapping[str, Any]) -> int:
         moment = None
     if moment is None:
         raise NodeFailed("invalid_input", f"{node.id}: `until` gave no timestamp: {node.until.text}")
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
+    due = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
+    if due > LATEST_MS:
+        raise NodeFailed("invalid_input", f"{node.id}: `until` is later than the year 2286: {node.until.text}")
+    return due
 
 
 def _rendered(node: Node, name: str, variables: Mapping[str, Any]) -> Any:
@@ -146,7 +152,7 @@ def _text(node: Node, name: str, variables: Mapping[str, Any], most: int = KEY_C
     if name not in node.templates:
         return None
     value = _rendered(node, name, variables)
-    text = value if isinstance(value, str) else str(value)
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
     if len(text) > most:
         raise NodeFailed("too_large", f"{node.id}: `{name}` has {len(text)} characters, more than {most}")
     return text

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TypeVar
 
 from psycopg import OperationalError
+from redis.exceptions import ResponseError
 
 from coordinator.children import Children, Workflows, no_workflows
 from coordinator.decide import Decision, Done, EndItem, Fail, FailMap, Move, PassesOn, TryAgain, View, decide, fail_map
@@ -26,6 +27,7 @@ from coordinator.values import Values
 from lua.answers import Loaded, token_of
 from lua.run_store import Advance, Failed, RunStore, Wanted
 from schemas.ir import IR
+from schemas.keys import scope_of
 from schemas.messages import CompletionSignal, Failure, read_signal
 from schemas.plan import Plan
 from schemas.values import artifact_name, encode_value
@@ -85,11 +87,24 @@ class SignalBatch:
                 case write:
                     others.append((routed, write))
         return [
-            *await _write(moves, self.store.advance),
-            *await _write(retries, self.store.retry_task),
-            *await _write(failures, self.store.fail_run),
+            *await self._write(moves, self.store.advance),
+            *await self._write(retries, self.store.retry_task),
+            *await self._write(failures, self.store.fail_run),
             *[routed.signal for routed, write in others if await self._write_alone(routed, write) == "stale"],
         ]
+
+    async def _write(
+        self, steps: Sequence[tuple[CompletionSignal, Step]],
+        write: Callable[[Sequence[Step]], Awaitable[list[list[str]]]],
+    ) -> list[CompletionSignal]:  # fmt: skip
+        """Write steps of one kind; the signals of those that came stale. One that the server refuses harms no other."""
+        stale = []
+        for (signal, _), answer in zip(steps, await write([step for _, step in steps]), strict=True):
+            if answer[0] == "stale":
+                stale.append(signal)
+            elif answer[0] == "refused":
+                await self._dead_letter(signal, ResponseError(answer[1]))
+        return stale
 
     async def _write_alone(self, routed: Routed, write: Write) -> str:
         """The first word of the script's answer; a write that can not be made harms no other signal."""
@@ -97,10 +112,15 @@ class SignalBatch:
             return (await write())[0]
         except PASSING:
             raise
-        except Exception as error:
-            log.exception("a step of %s cannot be written", routed.signal.run_id)
+        except ResponseError as error:
             await self._dead_letter(routed.signal, error)
-            return "failed"
+        except Exception as error:
+            match await self._broken(routed, error):
+                case Failed() as step:
+                    await self.store.fail_run([step])
+                case fail_item:
+                    await fail_item()
+        return "failed"
 
     # -- load --------------------------------------------------------------------------------------
     def _plain(self, signals: Sequence[CompletionSignal]) -> tuple[list[Routed], list[CompletionSignal]]:
@@ -114,7 +134,8 @@ class SignalBatch:
         for signal in signals:
             ir = self.irs.known(signal.digest) if signal.record and signal.status == "completed" else None
             token = token_of(signal.record) if ir and signal.record else None
-            if ir and token and token.node in ir.nodes and ir.is_plain(token.node):
+            ours = token is not None and token.scope == scope_of(signal.run_id, signal.token_id)
+            if ir and token and ours and token.node in ir.nodes and ir.is_plain(token.node):
                 plain.append(Routed(signal, Loaded("RUNNING", signal.digest, token), ir))
             else:
                 others.append(signal)
@@ -175,13 +196,17 @@ class SignalBatch:
             await self.store.dead_letter("missing_artifact", str(error), run=signal.run_id, token=signal.token_id)
             return None
         except Exception as error:
-            log.exception("a signal of %s cannot be decided", routed.signal.run_id)
-            await self._dead_letter(routed.signal, error)
-            message = f"{type(error).__name__}: {error}"[:2_000]
-            shown = {"class": "internal", "message": message, "attempts": 1, "node": routed.node.id}
-            if routed.token.scope:
-                return self._failed_in_item(routed, fail_map(routed.node, routed.token.scope, shown, {}))
-            return routed.failed({"error": shown})
+            return await self._broken(routed, error)
+
+    async def _broken(self, routed: Routed, error: Exception) -> Failed | Write:
+        """What cannot be worked on, a fault of ours: the run, or the map's item, fails with it."""
+        log.exception("a signal of %s cannot be worked on", routed.signal.run_id)
+        await self._dead_letter(routed.signal, error)
+        message = f"{type(error).__name__}: {error}"[:1_000]
+        shown = {"class": "internal", "message": message, "attempts": 1, "node": routed.node.id}
+        if routed.token.scope:
+            return self._failed_in_item(routed, fail_map(routed.node, routed.token.scope, shown, {}))
+        return routed.failed({"error": shown})
 
     async def _dead_letter(self, signal: CompletionSignal, error: Exception) -> None:
         detail = f"{type(error).__name__}: {error}"
@@ -281,14 +306,6 @@ class SignalBatch:
             again=token.again,
             now=await self.store.now(),
         )
-
-
-async def _write(
-    steps: Sequence[tuple[CompletionSignal, Step]], write: Callable[[Sequence[Step]], Awaitable[list[list[str]]]]
-) -> list[CompletionSignal]:
-    """Write steps of one kind; the signals of those that came stale."""
-    answers = await write([step for _, step in steps])
-    return [signal for (signal, _), answer in zip(steps, answers, strict=True) if answer[0] == "stale"]
 
 
 def _changes_nothing(signal: CompletionSignal, loaded: Loaded) -> str | None:

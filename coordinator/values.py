@@ -7,7 +7,7 @@ from typing import Any
 
 from lua.run_store import RunStore
 from schemas.kept import Kept
-from schemas.values import artifact_name, decode_value, unpack
+from schemas.values import artifact_name, decode_value, unpack, unpacked_size
 
 
 class MissingValue(LookupError):
@@ -29,7 +29,7 @@ class Values:
         packed = await self.store.artifact(run_id, name)
         if packed is None:
             raise MissingValue(f"artifact {name} of run {run_id} is missing")
-        return self._kept.put(name, unpack(packed), len(packed))
+        return self._kept.put(name, unpack(packed), unpacked_size(packed))
 
     async def get_all(self, run_id: str, texts: Mapping[str, str]) -> dict[str, Any]:
         return {name: await self.get(run_id, text) for name, text in texts.items()}

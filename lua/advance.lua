@@ -17,6 +17,7 @@
 local plan = cjson.decode(plan)
 local run, record, refused = accept(plan.digest, node)
 if refused then return refused end
+if plan.scope ~= scope_of(token) then ignore('duplicate') return {'duplicate'} end -- decided on a record that is none
 
 -- Where executions overlap, a node's output is that of the highest execution (depth, lane) that gave one, and whether it
 -- emitted anything that of the highest of all: two ranks, since an execution that failed gives no output.

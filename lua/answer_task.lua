@@ -40,7 +40,10 @@ if timer ~= '' and timer ~= 'wait' and record.due then
     return {'waiting'}
   end
 end
-if redis.call('HEXISTS', in_scope('outcomes', scope_of(token)), token) == 1 then return {'refused', 'answered'} end
+if redis.call('HEXISTS', in_scope('outcomes', scope_of(token)), token) == 1 then
+  drop_timer()
+  return {'refused', 'answered'}
+end
 
 withdraw(run, record)
 drop_attempt(token, record)

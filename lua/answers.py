@@ -64,6 +64,8 @@ def token_of(record: Mapping[str, Any]) -> Token | None:
         return None
     if not all(isinstance(record[name], kind) for name, kind in _KINDS.items() if name in record):
         return None
+    if any(isinstance(value, int) and not -(10**14) < value < 10**14 for value in record.values()):
+        return None  # cjson would make a float of it
     return Token(arrivals=record.get("from", ()), **{name: record[name] for name in _KINDS if name in record})
 
 

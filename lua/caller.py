@@ -52,8 +52,9 @@ class Caller:
     async def _call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         return (await self._call_many(name, [(keys, args)]))[0]
 
-    async def _call_many(self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
-        """EVALSHA for each call, in one round trip; where the server has forgotten the script, once more.
+    async def _call_each(self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        """EVALSHA for each call, in one round trip; where the server has forgotten the script, once more. A call that
+        the server refuses has its ResponseError for an answer.
 
         redis-py's own Script object asks SCRIPT EXISTS with every pipeline.
         """
@@ -67,6 +68,11 @@ class Caller:
             again = await self._evalsha(script, [calls[i] for i in missing])
             for i, answer in zip(missing, again, strict=True):
                 answers[i] = answer
+        return answers
+
+    async def _call_many(self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        """As `_call_each`. Raises ResponseError if the server refuses one of them."""
+        answers = await self._call_each(name, calls)
         for answer in answers:
             if isinstance(answer, ResponseError):
                 raise answer
@@ -77,7 +83,7 @@ class Caller:
             keys, args = calls[0]
             try:
                 return [await self.redis.evalsha(script.sha, len(keys), *keys, *args)]
-            except NoScriptError as error:
+            except ResponseError as error:
                 return [error]
         pipe = self.redis.pipeline(transaction=False)
         for keys, args in calls:
@@ -90,5 +96,8 @@ class Caller:
         return texts(await self._call(name, [self.keys.run(run_id)], full))
 
 
-def texts(answer: Sequence[bytes | int]) -> list[str]:
+def texts(answer: Sequence[bytes | int] | ResponseError) -> list[str]:
+    """An answer as text; `refused` and why for one that the server refused."""
+    if isinstance(answer, ResponseError):
+        return ["refused", str(answer)]
     return [part.decode() if isinstance(part, bytes) else str(part) for part in answer]

@@ -51,8 +51,8 @@ class ChildRuns:
 
         The same child again changes nothing. Raises TooDeep, and ValueTooLarge for its input.
         """
-        names = ("depth", "priority", "retention_ms", "labels")
-        depth, priority, retention, labels = await self.store.redis.hmget(self.store.keys.run(parent_id), *names)
+        names = ("depth", "priority", "retention_ms", "labels", "epoch")
+        depth, priority, retention, labels, epoch = await self.store.redis.hmget(self.store.keys.run(parent_id), *names)
         nested = int(depth or 0) + 1
         if nested > LIMITS.child_depth:
             raise TooDeep(f"child runs nest deeper than the limit child_depth, {LIMITS.child_depth}")
@@ -63,7 +63,7 @@ class ChildRuns:
             retention_ms=max(int(retention or RETENTION_MS), SHORTEST_RETENTION_MS),
         )  # fmt: skip
         parent = {"parent": parent_id, "parent_token": parent_token}
-        fields = {**start.fields, **parent, "depth": str(nested)}
+        fields = {**start.fields, **parent, "depth": str(nested), "parent_epoch": (epoch or b"0").decode()}
         if wake:
             fields["parent_signal"] = wake
         start = replace(start, fields=fields, event={**start.event, **parent})
@@ -73,6 +73,12 @@ class ChildRuns:
         """RUNNING, COMPLETED, ...; "" if it is gone."""
         status = await self.store.redis.hget(self.store.keys.run(child_id), "status")
         return status.decode() if status else ""
+
+    async def is_of_this_epoch(self, child_id: str, parent_id: str) -> bool:
+        """Whether the parent has not been retried since it started, or retried, this child."""
+        epoch = await self.store.redis.hget(self.store.keys.run(parent_id), "epoch")
+        known = await self.store.redis.hget(self.store.keys.run(child_id), "parent_epoch")
+        return (known or b"0") == (epoch or b"0")
 
     async def end(self, child_id: str) -> ChildEnd | None:
         """What the child came to; None while it goes on. Raises LookupError for an artifact that is gone."""

@@ -9,6 +9,7 @@
 -- EVENT   node_failed, item_completed
 --@include parts/keys parts/run parts/event parts/token parts/scope parts/accept parts/map parts/item
 
+ROUTABLE.mapping = true -- a map that cannot start its items
 local run, record, refused = accept(digest, node)
 if refused then return refused end
 

@@ -11,6 +11,7 @@
 -- EVENT   node_failed
 --@include parts/keys parts/run parts/event parts/token parts/scope parts/accept
 
+ROUTABLE.mapping = true -- a map that cannot start its items
 local run, record, refused = accept(digest, node)
 if refused then return refused end
 

@@ -10,6 +10,7 @@
 -- EVENT   node_failed, run_failed; the task goes to the dead letters
 --@include parts/keys parts/run parts/event parts/token parts/scope parts/accept parts/map parts/hold parts/expire parts/close
 
+ROUTABLE.mapping = true -- a map that cannot start its items
 local run, record, refused = accept(digest, node)
 if refused then return refused end
 

@@ -27,7 +27,12 @@ if timeout_ms then
   local due = tonumber(created_at) + tonumber(timeout_ms) + tonumber(paused_ms or 0) + now - tonumber(ended_at)
   redis.call('ZADD', of_shard('timers'), due, 'run ' .. run_id .. ' - 0')
 end
-if parent then redis.call('SADD', of_shard('children:' .. parent), run_id) end
+if parent then
+  local above, parent_epoch = unpack(redis.call('HMGET', of_shard('run:' .. parent), 'status', 'epoch'))
+  redis.call('HSET', of_run('run'), 'parent_epoch', parent_epoch or 0)
+  redis.call('SADD', of_shard('children:' .. parent), run_id)
+  if above ~= 'RUNNING' then redis.call('ZADD', of_shard('timers'), now, 'follow ' .. run_id .. ' - 0') end
+end
 if run.batch ~= '' then
   redis.call('HINCRBY', of_shard('batch:' .. run.batch), 'failed', -1)
   redis.call('HINCRBY', of_shard('batch:' .. run.batch), 'running', 1)

@@ -220,13 +220,13 @@ class RunStore(RunControl):
                     ],
                 )
             )  # fmt: skip
-        return [texts(answer) for answer in await self._call_many("advance", calls)]
+        return [texts(answer) for answer in await self._call_each("advance", calls)]
 
     async def retry_task(self, retries: Sequence[Failed]) -> list[list[str]]:
         """Give tasks another attempt, each after its `delay_ms`. Answers as in lua/retry_task.lua."""
         now = await self.now()
         calls = [self._failed(failed, now, now + (failed.delay_ms or 0)) for failed in retries]
-        return [texts(answer) for answer in await self._call_many("retry_task", calls)]
+        return [texts(answer) for answer in await self._call_each("retry_task", calls)]
 
     async def queue_task(self, run_id: str, token_id: str, attempt: int) -> list[str]:
         return await self._of_run("queue_task", run_id, token_id, attempt)
@@ -236,7 +236,7 @@ class RunStore(RunControl):
         now = await self.now()
         return [
             texts(answer)
-            for answer in await self._call_many("fail_run", [self._failed(failed, now) for failed in failures])
+            for answer in await self._call_each("fail_run", [self._failed(failed, now) for failed in failures])
         ]
 
     def _failed(self, failed: Failed, now: int, *due: int) -> tuple[list[str], list[Any]]:
@@ -277,11 +277,15 @@ class RunStore(RunControl):
             orjson.dumps(step.fields), orjson.dumps(step.approval) if step.approval else "", step.body,
         )  # fmt: skip
 
-    async def map_results(self, run_id: str, path: str) -> dict[int, str]:
-        """index -> stored text of the results of a map's items."""
+    async def map_results(self, run_id: str, path: str, most: int) -> dict[int, str]:
+        """index -> stored text of the results of a map's items. It stops when they have more than `most` bytes."""
         results: dict[int, str] = {}
+        size = 0
         async for index, text in self.redis.hscan_iter(self.keys.results(run_id, path), count=1_000):
+            size += len(text)
             results[int(index)] = text.decode()
+            if size > most:
+                break
         return results
 
     # -- beside the scripts ------------------------------------------------------------------------

@@ -12,7 +12,7 @@ local timer = 'sweep ' .. run_id .. ' ' .. token .. ' 0'
 local items, held = of_token('items', token), of_token('held', token)
 local NOBODY = {status = '', batch = '', priority = '', live = 0}
 
-local run = load_run('loops')
+local run = load_run('loops', 'retention_ms')
 local record = run and (is_live(run) or run.status == 'FAILED') and get_token(token)
 
 local function done()
@@ -26,6 +26,9 @@ local function each_item(from, visit)
   redis.call('ZADD', of_shard('timers'), now, timer)
   return {'more'}
 end
+
+-- No retention of the run's own keys is longer: recorded or not, they go before.
+local HELD_MS = 7 * 24 * 3600 * 1000 + tonumber(run and run.more[2] or 0)
 
 local function set_ttl(names, ms)
   for _, name in ipairs(names) do
@@ -48,7 +51,7 @@ local function hold_item(index, scope)
     if its.state == 'dead' and its.map then sweep_soon(other) end
   end)
   redis.call('SMOVE', items, held, index)
-  set_ttl(scope_keys(scope), redis.call('PTTL', of_run('run')))
+  set_ttl(scope_keys(scope), HELD_MS)
 end
 
 -- A retry: the item goes on as it was.
@@ -79,7 +82,7 @@ end
 -- A held map of a run that goes on lies in an item that is still held: with it, it is restored, and swept anew.
 if run.status == 'FAILED' and (record.state == 'held' or record.state == 'dead') then
   local answer = each_item(items, hold_item)
-  set_ttl({held, of_token('map', token), of_token('results', token)}, redis.call('PTTL', of_run('run')))
+  set_ttl({held, of_token('map', token), of_token('results', token)}, HELD_MS)
   say('items_held')
   return answer
 end

@@ -65,12 +65,12 @@ class CompletionSignal:
         if self.status == "completed":
             return None
         meta = self.metadata or {}
-        klass = str(meta.get("error_type") or "handler")
+        klass = str(meta.get("error_type") or "handler")[:64]
         return Failure(
             klass=klass,
             message=str(meta.get("error_message") or "no message")[:2_000],
             retryable=bool(meta.get("retryable", klass in RETRIABLE)),
-            cause=cause if isinstance(cause := meta.get("cause"), dict) else None,
+            cause=_cause(meta.get("cause")),
         )
 
     def to_json(self) -> str:
@@ -89,6 +89,14 @@ class CompletionSignal:
         if self.metadata:
             body["metadata"] = self.metadata
         return orjson.dumps(body).decode()
+
+
+def _cause(given: Any) -> Mapping[str, Any] | None:
+    """The error of an item's task, bounded: what other languages write may be anything."""
+    if not isinstance(given, dict):
+        return None
+    names = ("class", "message", "attempts", "node")
+    return {n: v if isinstance(v := given[n], int) else str(v)[:1_000] for n in names if n in given}
 
 
 def read_signal(raw: bytes) -> CompletionSignal:

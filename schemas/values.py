@@ -84,6 +84,11 @@ def unpack(packed: bytes) -> Any:
     return msgpack.unpackb(plain, strict_map_key=False)
 
 
+def unpacked_size(packed: bytes) -> int:
+    """Bytes of an artifact when it is decompressed."""
+    return max(zstandard.frame_content_size(packed), len(packed))
+
+
 def artifact_name(text: str) -> str | None:
     """The name of the artifact that a stored text refers to; None if it is JSON."""
     return text[len(ARTIFACT) :] if text.startswith(ARTIFACT) else None

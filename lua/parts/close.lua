@@ -33,9 +33,9 @@ local function close_run(run, status, body)
   if status ~= 'FAILED' then cancel_children() end
   if run.batch ~= '' then
     local counts = of_shard('batch:' .. run.batch)
-    redis.call('HINCRBY', counts, 'running', -1)
+    local running = redis.call('HINCRBY', counts, 'running', -1)
     redis.call('HINCRBY', counts, status == 'COMPLETED' and 'done' or 'failed', 1)
-    redis.call('PEXPIRE', counts, BATCH_TTL_MS)
+    if running <= 0 then redis.call('PEXPIRE', counts, BATCH_TTL_MS) end -- one may wait for a person for weeks
   end
   leave_parent()
   expire_run(redis.call('HGET', of_run('run'), 'loops') or '', UNRECORDED_MS)

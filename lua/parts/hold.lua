@@ -76,6 +76,7 @@ end
 
 function RESTORE.mapping(run, token, record)
   local done, total = unpack(redis.call('HMGET', of_token('map', token), 'done', 'total'))
+  if not total then record.map = nil end -- its keys are gone: it starts anew
   if done == total then return ask_coordinator(run, token, record) end -- what failed was to gather the results
   record.state = 'mapping'
   put_token(token, record)

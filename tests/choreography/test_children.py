@@ -165,3 +165,36 @@ async def test_a_child_in_an_item_of_a_map(any_redis):
     await play.run_to_end()
     assert await play.status() == "COMPLETED"
     assert (await play.outputs())["m"] == ['"a"', '"b"']
+
+
+async def test_a_child_that_fails_before_its_parent_waits_is_executed_once(any_redis):
+    """Nobody dies: the child is quicker than open_task, which is written at the end of its batch."""
+    play = Family(any_redis, parent(), lambda task, _: Failure("permanent", "no good", False))
+    await play.start(input={"n": 7})
+    opened = play.store.open_task
+
+    async def slow(step):
+        play.store.open_task = opened
+        (task,) = await play.tasks()
+        await play.execute(task)
+        await play.settle()
+        return await opened(step)
+
+    play.store.open_task = slow
+    await play.run_to_end()
+    assert await play.status() == "FAILED"
+    assert play.path() == ["c"]
+    assert await play.field("epoch", "run_1:1") == ""
+
+
+async def test_a_child_that_is_retried_in_a_paused_parent_is_paused(any_redis):
+    play = Family(any_redis, parent(), lambda task, _: Failure("permanent", "no good", False))
+    await play.start(input={"n": 7})
+    await play.run_to_end()
+    await play.store.retry_run("run_1", BY)
+    await play.store.pause_run("run_1", BY)
+    await play.tick()
+    await play.settle()
+    await play.tick()
+    assert await play.status() == "PAUSED"
+    assert await play.status("run_1:1") in ("PAUSED", "FAILED")

@@ -9,8 +9,9 @@ from coordinator import signal_batch
 from coordinator.coordinator import Coordinator
 from coordinator.decide import decide as real_decide
 from schemas.limits import LIMITS
+from schemas.messages import Failure
 from tests.play import Play
-from tests.scripts.workflows import CHAIN, task
+from tests.scripts.workflows import CHAIN, edges, task
 
 
 async def test_it_routes_until_it_is_stopped(redis, wait_until):
@@ -224,3 +225,31 @@ async def test_what_conditions_read_comes_from_artifacts_too(redis):
     await play.run_to_end()
     assert play.path() == ["a", "b"]
     assert await play.status() == "COMPLETED"
+
+
+async def test_a_step_that_the_server_refuses_harms_no_other(redis):
+    workflow = {"id": "o", "nodes": [task("a"), task("b")], "edges": edges("a > b")}
+    play = Play(redis, workflow)
+    await play.start()
+    await play.start("run_2")
+    one, two = await play.tasks()
+    await play.finish(one, await play.claim(one), {})
+    await play.finish(two, await play.claim(two), Failure("permanent", "no", False))
+    await redis.delete("context:run_1")
+    await redis.set("context:run_1", "x")  # of the wrong type
+    await play.route()
+    assert await play.status("run_2") == "FAILED"
+    assert await play.counter("internal") == 1
+
+
+async def test_a_record_beside_a_signal_with_another_scope_changes_nothing(redis):
+    play = Play(redis, CHAIN)
+    await play.start()
+    (one,) = await play.tasks()
+    await play.claim(one)
+    play.irs._irs[play.ir.digest] = play.ir
+    record = {"node": "a", "state": "running", "attempt": 1, "depth": 0, "scope": "1-0"}
+    body = {"version": "1.0", "job_id": one.token_id, "run_id": "run_1", "node_id": "a", "attempt": 1}
+    raw = orjson.dumps({**body, "status": "completed", "result_data": 1, "digest": play.ir.digest, "record": record})
+    await play.route([raw])
+    assert await redis.keys("*/*") == []

@@ -4,6 +4,7 @@ import orjson
 import pytest
 
 from schemas.fold import fold
+from schemas.limits import LIMITS
 from schemas.messages import Failure
 from tests.play import Play
 
@@ -285,3 +286,30 @@ async def test_the_fold_is_what_redis_holds(any_redis):
         assert state.tokens == held
         if tasks := await play.tasks():
             await play.execute(tasks[-1])
+
+
+async def test_results_that_are_too_large_together_are_not_all_loaded(any_redis):
+    large = "x" * (LIMITS.output_bytes // 2)
+    play = Play(any_redis, mapped([node("a")]), lambda task, _: large + task.token_id)
+    await play.start(input={"xs": list(range(5))})
+    loaded = []
+    artifact = play.store.artifact
+
+    async def counted(run_id, name):
+        loaded.append(name)
+        return await artifact(run_id, name)
+
+    play.store.artifact = counted
+    await play.run_to_end()
+    assert await play.status() == "FAILED"
+    assert len(loaded) <= 3
+
+
+async def test_held_items_outlive_their_run(any_redis):
+    play = Play(any_redis, mapped([node("a")]), failing(0))
+    await play.start(input={"xs": [1, 2]}, retention_ms=str(30 * 24 * 3600 * 1000))
+    await play.run_to_end()
+    assert await play.status() == "FAILED"
+    await play.store.retire_run(["run_1"])
+    for key in await keys_of_items(any_redis):
+        assert await any_redis.pttl(key) > await any_redis.pttl("run:run_1"), key

@@ -160,3 +160,19 @@ async def test_an_outside_worker_answers_a_queued_task(any_redis):
     await play.settle()
     assert (await play.outputs())["a"] == {"done": True}
     assert await any_redis.xlen("wf.tasks.function") == 0
+
+
+async def test_a_time_too_late_for_redis_fails_the_node(any_redis):
+    play = await begin(any_redis, waiting("wait", {"until": "'9999-12-31T00:00:00.123Z'"}))
+    assert await play.status() == "FAILED"
+    failed = next(e for e in await play.events() if e.type == "node_failed")
+    assert failed.data["error"]["class"] == "invalid_input"
+
+
+async def test_a_key_and_a_prompt_that_are_no_strings_are_json(any_redis):
+    play = await begin(any_redis, waiting("wait", {"event": "paid", "key": "{{ input.who == 'ada' }}"}))
+    assert await play.redis.hgetall("listeners:paid") == {b"run_1.2": b"true"}
+    await any_redis.flushdb()
+    await begin(any_redis, waiting("human", {"prompt": "{{ output }}"}))
+    (approval,) = [orjson.loads(text) for text in (await any_redis.hgetall("approvals")).values()]
+    assert approval["prompt"] == '{"node":"a"}'

@@ -44,3 +44,13 @@ async def test_a_signal_after_the_end_is_counted(any_redis):
     await play.store.end_run("run_1", "CANCELLED", {})
     await play.route(raws)
     assert await play.counter("over") == 1
+
+
+async def test_the_counts_of_a_batch_stay_while_one_of_its_runs_goes_on(any_redis):
+    play = Play(any_redis, DIAMOND)
+    await play.start(batch="b1")
+    await play.start("run_2", batch="b1")
+    await play.store.end_run("run_1", "CANCELLED", {})
+    assert await any_redis.pttl("batch:b1") == -1
+    await play.store.end_run("run_2", "CANCELLED", {})
+    assert await any_redis.pttl("batch:b1") > 0
