@@ -14,10 +14,11 @@ from orchestrator_api.control import ACTION_BYTES, raise_not_retried, read_actio
 from orchestrator_api.failed_input import failed_input
 from orchestrator_api.letters import Letter, LetterFilter, Letters
 from orchestrator_api.openapi import answers, body, optional_body
-from orchestrator_api.problems import Refusal, not_found
+from orchestrator_api.problems import Refusal, invalid, not_found
 from orchestrator_api.requests import ActionRequest, DropRequest, LetterId, Line, Name, WorkflowName
 from orchestrator_api.retries import Outcome, retry_run, retry_runs
 from orchestrator_api.services import Backend, By, Services
+from schemas.errors import Problem
 
 router = APIRouter(tags=["dead letters"])
 
@@ -140,6 +141,9 @@ async def retry_dead_letters(request: Request, backend: Backend, by: By) -> Resp
     """Of those that the filter takes, the newest first; `refused` counts those whose run did not go on, by why: gone
     (Redis has forgotten it), child (its parent is to be retried), refused (it has not failed), live, unknown."""
     asked = await read_request(request, RetryRequest, "action_bytes", ACTION_BYTES)
+    if asked.filter() == LetterFilter():
+        fields = "reason, workflow_id, batch_id, node, class"
+        raise invalid([Problem("", "missing-field", f"Say which letters are meant, by one of: {fields}.")])
     event = {name: text for name, text in {"by": by or "api", "reason": asked.why}.items() if text}
     letters = _letters(backend)
     found, outcomes, cursor = 0, Counter[Outcome](), asked.cursor

@@ -55,7 +55,8 @@ class EventLines:
         return "; ".join([*parts, *_decisions(event)])
 
     def _node_failed(self, event: Mapping[str, Any]) -> str:
-        return "; ".join([f"failed{self._took(event)}: {_error(event)}", *_decisions(event)])
+        led = _led_to(event)
+        return "; ".join([f"failed{self._took(event)}: {_error(event)}{led}", *_decisions(event)])
 
     def _task_retried(self, event: Mapping[str, Any]) -> str:
         raw = f"; the answer was {compact(event['raw'], WIDTH)}" if event.get("raw") else ""
@@ -136,6 +137,16 @@ class EventLines:
     def _took(self, event: Mapping[str, Any]) -> str:
         began = self._started.pop(event.get("token_id", ""), None)
         return "" if began is None else f" in {span(event['at'] - began)}"
+
+
+def _led_to(event: Mapping[str, Any]) -> str:
+    """` -> sorry`: what took over for a node that failed."""
+    node = event.get("node_id", "")
+    records = (event.get("tokens") or {}).values()
+    queued = [r["node"] for r in records if any(source[0] == node for source in r.get("from") or ())]
+    targets = dict.fromkeys([*(event.get("outputs") or {}), *(event.get("stored") or {}), *queued])
+    targets.pop(node, None)
+    return f" -> {', '.join(targets)}" if targets else ""
 
 
 def _item(scope: str) -> str:

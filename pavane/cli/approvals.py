@@ -80,7 +80,7 @@ def complete(
     """Answer for a node: what a person decided, or an outside worker did."""
     if [output, choice, error].count(None) != 2:
         raise typer.BadParameter("give one of --output, --choice and --error")
-    body: dict[str, Any] = {"token_id": token} if token else {}
+    body: dict[str, Any] = {"token_id": run_id + token if token.startswith(".") else token} if token else {}
     if error is not None:
         body["error"] = {"message": error}
     else:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from pavane.cli.options import Api, Data, Json, client_of, example
-from pavane.cli.output import clock, compact, console, one_line, pairs, print_json, print_shown, table
+from pavane.cli.output import clock, compact, one_line, pairs, print_json, print_shown
 
 Letter = Annotated[str, typer.Argument(metavar="ID", help="The id of a dead letter.")]
 OfReason = Annotated[
@@ -55,15 +55,19 @@ def letters(
     if as_json:
         print_json(answer)
         return
-    shown = table("LETTER|15", "REASON", "AT|19", "RUN|36", "NODE", "KEY", "WHAT")
     for one in answer["dead_letters"]:
-        shown.add_row(
-            one["id"], one["reason"], clock(one["at"]), one.get("run_id") or "", one.get("node_id") or "",
-            one.get("key") or "", _what(one),
-        )  # fmt: skip
-    console().print(shown)
+        typer.echo("\n".join(_lines(one)))
+    if not answer["dead_letters"]:
+        typer.echo("no dead letters")
     if answer["next_cursor"]:
         typer.echo(f"and perhaps more; --limit shows up to 1000, not {limit}", err=True)
+
+
+def _lines(one: dict[str, Any]) -> list[str]:
+    """The letter's id, when and why; where; and what went wrong: readable at any width."""
+    key = f"key {one['key']}" if one.get("key") else ""
+    place = "  ".join(filter(None, [one.get("run_id"), one.get("node_id"), key]))
+    return [f"{one['id']}  {clock(one['at'])}  {one['reason']}", *([f"  {place}"] if place else []), f"  {_what(one)}"]
 
 
 def _filter(

@@ -7,8 +7,20 @@ from typing import Annotated, Any
 import typer
 
 from pavane.cli.options import Api, Data, Json, client_of, example
-from pavane.cli.output import clock, compact, console, pairs, print_json, print_shown, span, styled, table
+from pavane.cli.output import (
+    clock,
+    compact,
+    console,
+    pairs,
+    print_json,
+    print_shown,
+    short_clock,
+    span,
+    styled,
+    table,
+)
 from pavane.client import Client
+from schemas.keys import path_of
 
 LAST_EVENTS = 2_000
 """Events of a run that are looked through for conditions in error."""
@@ -37,7 +49,7 @@ def show(run_id: RunArgument, as_json: Json = False, api: Api = None, data: Data
             pairs((f"  {node}", compact(output, width)) for node, output in found["outputs"].items()),
         ]
     if found["live_tokens"]:
-        parts += ["\nlive tokens", _tokens(found["live_tokens"])]
+        parts += ["\nlive tokens", _tokens(found["run_id"], found["live_tokens"])]
     if found["children"]:
         children = table("  NODE", "STATUS", "RUN|36")
         for child in found["children"]:
@@ -56,13 +68,20 @@ def _condition_errors(client: Client, found: Mapping[str, Any]) -> list[tuple[st
     return [(f"  {node}", said if count == 1 else f"{said} ({count} times)") for (node, said), count in times.items()]
 
 
-def _tokens(tokens: list[dict[str, Any]]) -> Any:
-    shown = table("  NODE", "STATE", "ATTEMPT>", "SINCE", "WAITS FOR", "STREAM", "RUNNER", "TOKEN")
+def _tokens(run_id: str, tokens: list[dict[str, Any]]) -> Any:
+    """A token by its path, as `complete --token` takes it: the run's id stands above."""
+    shown = table("  NODE", "STATE", "SINCE|8", "WHERE, OR WHAT FOR", "TRY>", "TOKEN")
     for token in tokens:
+        where = waits_for(token) or token["runner"] or token["stream"] or ""
+        path = "." + path_of(run_id, token["token_id"])
         shown.add_row(
-            f"  {token['node_id']}", token["state"], str(token["attempt"] or 0), clock(token["since"]),
-            waits_for(token), token["stream"] or "", token["runner"] or "", token["token_id"],
-        )  # fmt: skip
+            f"  {token['node_id']}",
+            token["state"],
+            short_clock(token["since"]),
+            where,
+            str(token["attempt"] or 0),
+            path,
+        )
     return shown
 
 

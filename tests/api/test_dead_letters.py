@@ -156,6 +156,7 @@ async def test_many_are_retried_by_a_filter(api: Api, record: Any) -> None:
     retried = (await api.get(f"/runs/{slow[1]}/events"))["events"][-1]
     assert (retried["type"], retried["by"], retried["reason"]) == ("run_retried", "api", "the card is back")
     await api.post("/dead-letters/retry", {"limit": 0}, 422)
+    await api.post("/dead-letters/retry", {}, 422)  # a filter that was forgotten is no request for all
     await api.post("/dead-letters/retry", {"colour": "red"}, 422)
 
 
