@@ -90,7 +90,7 @@ class Runner:
             store, runner_id, settings, self.streams, self.executions, self._describe, self.guarded
         )
         self._buffer = Buffer()
-        self._starting = 0
+        self._starting: Sequence[Fetched] = ()
         self._outcomes: list[tuple[Execution | None, Finish]] = []
         self._stopping = asyncio.Event()
         self._drained = False
@@ -134,7 +134,7 @@ class Runner:
         if self._stopping.is_set():
             return
         batch = self._buffer.take(min(self._free, BATCH))
-        self._starting = len(batch)
+        self._starting = batch
         try:
             for claimed in await self._apart(self._claims.start, batch):
                 self._begin(claimed)
@@ -143,7 +143,7 @@ class Runner:
             self._buffer.put_back(batch)
             raise
         finally:
-            self._starting = 0
+            self._starting = ()
         self._room.notify()
 
     async def _finish(self) -> None:
@@ -258,7 +258,7 @@ class Runner:
 
     @property
     def _free(self) -> int:
-        return self.settings.slots - self.executions.running - self._starting
+        return self.settings.slots - self.executions.running - len(self._starting)
 
     def _wanted(self) -> int:
         """How many tasks to fetch now: for the free slots, and ahead, not in small change."""
@@ -275,11 +275,15 @@ class Runner:
             execution = self.executions.get(fetched.task.token_id) if fetched.reclaimed else None
             if execution is not None and execution.work.task.entry == fetched.task.entry:
                 execution.doubtful = False  # nobody took it over while this process stood still
-            elif not fetched.reclaimed or fetched.task.token_id not in self._buffer:
+            elif not fetched.reclaimed or not self._has(fetched.task.token_id):
                 fresh.append(fetched)
         if fresh:
             self._buffer.put(fresh)
             self._ready.notify()
+
+    def _has(self, token_id: str) -> bool:
+        """Whether a task is in this runner's hands and not executed yet: its entry may grow idle meanwhile."""
+        return token_id in self._buffer or any(fetched.task.token_id == token_id for fetched in self._starting)
 
     def _next_outcomes(self) -> list[tuple[Execution | None, Finish]]:
         size, count = 0, 0

@@ -95,7 +95,8 @@ class PrivateServers:
         self._made: list[EmbeddedValkey | EmbeddedPostgres] = []
 
     def valkey(self, name: str = "valkey", *, port: int | None = None) -> EmbeddedValkey:
-        return self._started(EmbeddedValkey(self.folder / name, port=port))
+        """What it has answered survives its kill, however slow the disk is."""
+        return self._started(EmbeddedValkey(self.folder / name, port=port, appendfsync="no"))
 
     def postgres(self, name: str = "postgres", *, port: int | None = None) -> EmbeddedPostgres:
         return self._started(EmbeddedPostgres(self.folder / name, port=port, fsync=False))

@@ -14,17 +14,22 @@ from pavane.embedded.server import EmbeddedServer
 
 
 class EmbeddedValkey(EmbeddedServer):
-    """Valkey on a private Unix socket, with AOF (fsync every second) and `noeviction`.
+    """Valkey on a private Unix socket, with AOF and `noeviction`.
 
     `port`: also listen on 127.0.0.1 there, 0 for any free port, None for the socket alone. The password is
-    asked for on both. Data, log and password lie in `data_dir`.
+    asked for on both. Data, log and password lie in `data_dir`. `appendfsync` as in redis.conf: `everysec` survives
+    a machine that fails but for its last second, and may put even the write off for two while a disk is slow;
+    `no` leaves the fsync to the kernel, and has each answer's write in the file before the answer.
     """
 
     name: ClassVar[str] = "valkey"
     stop_signals: ClassVar[tuple[signal.Signals, ...]] = (signal.SIGTERM,)
 
-    def __init__(self, data_dir: Path, *, port: int | None = None, start_timeout_s: float = 60) -> None:
+    def __init__(
+        self, data_dir: Path, *, port: int | None = None, appendfsync: str = "everysec", start_timeout_s: float = 60
+    ) -> None:
         super().__init__(data_dir, port=port, start_timeout_s=start_timeout_s)
+        self._appendfsync = appendfsync
         self._folder = ServerFolder(self.data_dir)
 
     @property
@@ -73,7 +78,7 @@ class EmbeddedValkey(EmbeddedServer):
             port {self._tcp_port or 0}
             requirepass {self._folder.password()}
             appendonly yes
-            appendfsync everysec
+            appendfsync {self._appendfsync}
             save ""
             maxmemory-policy noeviction
             databases 64

@@ -50,9 +50,10 @@ class Repairer:
         return [run_id for run_id, status in zip(looked_after, statuses, strict=True) if status == b"FAILED"]
 
     async def attend(self) -> None:
+        failed = await self.failed()  # before the timers are read: a run that fails in between is still to be held
         due = await self.store.redis.zrange(self.store.keys.timers, 0, -1) if self.patient else []
         if not any(member.startswith(b"sweep ") for member in due):
-            for run_id in await self.failed():
+            for run_id in failed:
                 await self.store.retry_run(run_id, BY)
 
 

@@ -161,6 +161,35 @@ async def test_a_long_task_is_not_stolen(store: RunStore, serve: Serve, signals:
     assert (signal["attempt"], gate.entered) == (1, 1)
 
 
+async def test_a_start_that_takes_long_is_not_taken_over_by_the_same_runner(
+    store: RunStore, serve: Serve, signals: Signals, wait_until: Any
+) -> None:
+    gate, starting = Gate(), asyncio.Event()
+    start_task = store.start_task
+
+    async def slow(claims: Any, runner_id: str) -> Any:
+        starting.set()
+        await may_start.wait()
+        return await start_task(claims, runner_id)
+
+    may_start = asyncio.Event()
+    store.start_task = slow  # type: ignore[method-assign]
+    await start(store, "run_1", make_ir(function("a", "held")))
+    serve(handlers=[gate.handler], settings=IMPATIENT)
+    await starting.wait()
+
+    async def reclaimed() -> bool:  # it has asked for idle entries since, and got its own
+        (entry,) = await store.redis.xpending_range(STREAM, "runners", "-", "+", 1)
+        return int(entry["times_delivered"]) > 1
+
+    await wait_until(reclaimed)
+    may_start.set()
+    await gate.reached()
+    gate.opened.set()
+    (signal,) = await signals(1)
+    assert (signal["attempt"], gate.entered) == (1, 1)
+
+
 async def test_after_standing_still_it_takes_up_its_own_task(
     store: RunStore, serve: Serve, signals: Signals, wait_until: Any
 ) -> None:
