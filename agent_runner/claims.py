@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -22,6 +22,9 @@ from schemas.values import artifact_name, decode_value, unpack
 from schemas.variables import item_index, make_variables, run_variables
 
 log = logging.getLogger("pavane.runner")
+
+MAX_STALE = 8
+"""Times that a task is claimed again because its run was patched in between."""
 
 
 @dataclass(slots=True)
@@ -49,16 +52,33 @@ class Claims:
         After an error all of it may be repeated: what was started answers the same attempt again.
         """
         await self._programs.prepare(one.task for one in fetched)
-        claims = [self._claim(one) for one in fetched]
+        claims = [self._claim(one, one.task.digest) for one in fetched]
         claimed = Claimed()
-        for claim, started in zip(claims, await self._store.start_task(claims, self._runner_id), strict=True):
-            if started.state not in ("started", "exhausted"):
-                continue
-            try:
-                claimed.work.append(await self._work(claim, started))
-            except TaskFailed as failure:
-                claimed.finishes.append(outcome.failed(claim.task, started.attempt, failure))
-        return claimed
+        for _ in range(MAX_STALE):
+            behind = []
+            for claim, started in zip(claims, await self._store.start_task(claims, self._runner_id), strict=True):
+                if started.state in ("stale", "unadopted"):
+                    behind.append((claim, started))
+                elif started.state in ("started", "exhausted"):
+                    await self._take(claimed, claim, started)
+            if not behind:
+                break
+            claims = [await self._renewed(claim, started) for claim, started in behind]
+        return claimed  # entries of a run that is patched all the time stay pending, and come again
+
+    async def _take(self, claimed: Claimed, claim: Claim, started: StartedTask) -> None:
+        try:
+            claimed.work.append(await self._work(claim, started))
+        except TaskFailed as failure:
+            claimed.finishes.append(outcome.failed(claim.task, started.attempt, failure))
+
+    async def _renewed(self, claim: Claim, started: StartedTask) -> Claim:
+        """The claim under the newest IR: the run was patched since its task was queued."""
+        task = claim.task
+        program = await self._programs.get(started.digest, task.run_id)
+        if started.state == "unadopted" and program is not None:
+            await self._store.adopt_item(task.run_id, task.scope, program.ir)
+        return self._claim(Fetched(task, claim.reclaimed), program.ir.digest if program else started.digest)
 
     async def variables(self, work: Work) -> dict[str, Any]:
         """What the node's templates see. Raises TaskFailed if an artifact is not to be had."""
@@ -67,7 +87,6 @@ class Claims:
         token = started.token
         return make_variables(
             node_type=node.type,
-            waits=node.analysis.waits,
             input=values.get(("input", "")),
             arrived={source: values.get(("arrived", source)) for source in started.arrived},
             ctx={name: values["ctx", name] for name in started.outputs},
@@ -77,12 +96,12 @@ class Claims:
             index=item_index(work.task.scope),
         )
 
-    def _claim(self, fetched: Fetched) -> Claim:
-        program = self._programs.known(fetched.task.digest)
+    def _claim(self, fetched: Fetched, digest: str) -> Claim:
+        program = self._programs.known(digest)
         node = program.ir.nodes.get(fetched.task.node_id) if program is not None else None
-        if program is None or node is None:  # patched since: what it reads is loaded once its IR is known
-            return Claim(fetched.task, (), None, fetched.reclaimed)
-        return Claim(fetched.task, _reads(program, node), node.timeout_ms, fetched.reclaimed)
+        if program is None or node is None:  # the script says what is wrong with it
+            return Claim(fetched.task, digest, (), None, fetched.reclaimed)
+        return Claim(fetched.task, digest, _reads(program, node), node.timeout_ms, fetched.reclaimed)
 
     async def _work(self, claim: Claim, started: StartedTask) -> Work:
         """Raises TaskFailed where the task can not be executed here."""
@@ -92,17 +111,13 @@ class Claims:
         program = await self._program(claim.task, started.digest)
         node = program.ir.nodes.get(claim.task.node_id)
         if node is None:
-            raise TaskFailed("not_found", f"node {claim.task.node_id!r} is no more in the workflow")
+            raise TaskFailed("not_found", f"node {claim.task.node_id!r} is not in the workflow")
         if node.type not in self._node_types:
             raise TaskFailed("invalid_input", f"a node of type {node.type!r} came to runner {self._runner_id!r}")
-        missing = [address for address in _reads(program, node) if address not in claim.reads]
-        if missing:
-            started = await self._with_outputs(claim.task, started, missing)
         timeout_ms = node.timeout_ms if node.timeout_ms is not None else self._default_timeout_ms
         return Work(claim.task, node, program, started, timeout_ms / 1000)
 
     async def _program(self, task: Task, digest: str) -> Program:
-        # After one more patch in between this is the newest revision, newer than the one that the event names.
         try:
             program = await self._programs.get(digest, task.run_id)
         except (RedisError, OSError):
@@ -113,18 +128,6 @@ class Claims:
         if program is None:
             raise TaskFailed("not_found", "the run's IR is gone")
         return program
-
-    async def _with_outputs(self, task: Task, started: StartedTask, addresses: Sequence[str]) -> StartedTask:
-        names: dict[str, list[str]] = {}  # by the scope that has them
-        for address in addresses:
-            name, _, level = address.partition("@")
-            scope = ".".join(task.scope.split(".")[: int(level)]) if level else task.scope
-            names.setdefault(scope, []).append(name)
-        outputs = dict(started.outputs)
-        for scope, some in names.items():
-            texts = await self._store.redis.hmget(self._store.keys.context(task.run_id, scope), some)
-            outputs |= {name: text.decode() for name, text in zip(some, texts, strict=True) if text is not None}
-        return replace(started, outputs=outputs)
 
     async def _values(self, run_id: str, texts: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], Any]:
         names = {place: name for place, text in texts.items() if (name := artifact_name(text)) is not None}

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [hops|conditions|submission|maps ...]`: measure, and print each figure with its ratio."""
+"""`python -m benchmarks [hops|conditions|submission|maps|patches ...]`: measure; each figure with its ratio."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import conditions, hops, maps, submission
+from benchmarks import conditions, hops, maps, patches, submission
 
 MEASUREMENTS = {
     "hops": hops.measure,
     "conditions": conditions.measure,
     "submission": submission.measure,
     "maps": maps.measure,
+    "patches": patches.measure,
 }
 
 

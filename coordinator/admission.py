@@ -14,8 +14,7 @@ from typing import Any
 from psycopg_pool import AsyncConnectionPool
 
 from coordinator.service_loop import repeat
-from history.batches import Batches, Item, OpenBatch
-from history.workflows import Workflows
+from history.batches import Batches, Claimed, Item, OpenBatch
 from lua.answers import Started
 from lua.run_store import RunStore
 from schemas.ir import IR
@@ -25,6 +24,8 @@ from schemas.submission import RETENTION_MS, Start, item_digest, start_of_stored
 log = logging.getLogger("pavane.admission")
 
 SLICE = 200
+IRS = 100
+"""IRs at hand."""
 
 
 class Admission:
@@ -42,7 +43,6 @@ class Admission:
     ) -> None:
         self.store = store
         self.batches = Batches(pool)
-        self.workflows = Workflows(pool)
         self.in_flight = in_flight
         self.waiting_events = waiting_events
         self.retention_ms = retention_ms
@@ -68,11 +68,11 @@ class Admission:
     async def _admit_batch(self, batch: OpenBatch) -> int:
         running = await self.store.redis.hget(self.store.keys.batch(batch.batch_id), "running")
         room = min(self.in_flight - int(running or 0), SLICE)
-        ir = await self._ir(batch.digest) if room > 0 else None
-        if ir is None:
+        if room <= 0:
             return 0
-        async with self.batches.claim(batch.batch_id, room) as items:
-            starts = [self._start(batch, ir, item) for item in items.items]
+        async with self.batches.claim(batch.batch_id, room, known=self._irs) as items:
+            await self._learn(items)
+            starts = [self._start(batch, self._irs[item.digest], item) for item in items.items]
             answers = await self._start_runs(starts)
             for start, answer in zip(starts, answers, strict=True):
                 if answer is Started.CONFLICT:
@@ -96,15 +96,15 @@ class Admission:
             priority=batch.priority,
             labels=batch.labels,
             retention_ms=self.retention_ms,
+            batch_patch=item.batch_patch,
         )
 
-    async def _ir(self, digest: str) -> IR | None:
-        if digest not in self._irs:
-            text = await self.workflows.ir(digest)
-            if text is None:
-                await self.store.dead_letter("unknown_ir", f"no IR {digest} in postgres")
-                return None
-            if len(self._irs) > 100:
-                self._irs.clear()
-            self._irs[digest] = IR.from_json(text)
-        return self._irs[digest]
+    async def _learn(self, claimed: Claimed) -> None:
+        """Have the IRs of the items at hand; items whose IR is nowhere wait on."""
+        if len(self._irs) > IRS:
+            needed = {item.digest for item in claimed.items}
+            self._irs = {digest: ir for digest, ir in self._irs.items() if digest in needed}
+        self._irs |= {digest: IR.from_json(text) for digest, text in claimed.irs.items()}
+        for digest in {item.digest for item in claimed.items} - self._irs.keys():
+            await self.store.dead_letter("unknown_ir", f"no IR {digest} in postgres")
+        claimed.items[:] = [item for item in claimed.items if item.digest in self._irs]

@@ -49,8 +49,10 @@ class Children:
         """
         ir, version = await self._workflow(node)
         _check_input(node, ir, input)
+        anew = [signal.attempt] if signal.attempt else []  # a token that a patch let begin anew has other children
         for number in range(1, MOST_NAMES):
-            child = child_id(signal.run_id, signal.token_id, *([number] if number > 1 else []))
+            numbers = [*anew, number] if anew or number > 1 else []
+            child = child_id(signal.run_id, signal.token_id, *numbers)
             match await self._start(child, signal, node, ir, version, input):
                 case Started.STARTED:
                     return child

@@ -204,7 +204,7 @@ class _Routing:
 
     def arriving(self, node: Node) -> dict[str, Any]:
         """The variables at a node that begins now."""
-        value = arrived_output(node.type, node.analysis.waits, self._entry, self.view.arrived)
+        value = arrived_output(node.type, self._entry, self.view.arrived)
         return self._variables(node, value, self.view.iteration)
 
     @property
@@ -275,12 +275,14 @@ class _Routing:
     # -- nodes decided here ------------------------------------------------------------------------
     def execute(self, node: Node, arrived: Mapping[str, Any], depth: int, lane: str) -> None:
         """A branch, loop, transform, join, or what passes on. Raises NodeFailed before it has changed anything."""
-        value = arrived_output(node.type, node.analysis.waits, self._entry, arrived)
+        value = arrived_output(node.type, self._entry, arrived)
         if node.type == "loop":
             self._loop(node, value, arrived, depth, lane)
             return
         within = node.analysis.within
         iteration = self.view.item_iteration if within is None else self.passes.get(within, 0)
+        if node.id == self.view.node_id:
+            iteration = self.view.iteration  # a patch may have taken the loop away
         if node.type == "branch":
             self._branch(node, value, iteration, depth, lane)
             return
@@ -307,6 +309,7 @@ class _Routing:
         assert loop is not None
         comes_back = loop.form != "while" or any(source in loop.body for source in arrived)
         passes = self.passes.get(node.id, 0) + comes_back
+        self.plan.found.setdefault(node.id, self.view.passes.get(node.id, 0))
         variables = self._variables(node, value, passes)
         again = self._holds(node, loop.condition, variables)
         result, targets = "break", loop.break_path
@@ -355,7 +358,7 @@ class _Routing:
 
     def _variables(self, node: Node, value: Any, iteration: int) -> dict[str, Any]:
         variables = make_variables(
-            node_type=node.type, waits=False, input=self.view.input, arrived={}, ctx=self.ctx,
+            node_type=node.type, input=self.view.input, arrived={}, ctx=self.ctx,
             iteration=iteration, run=self.view.run, item=self.view.item, index=item_index(self.view.scope),
         )  # fmt: skip
         variables["output"] = value

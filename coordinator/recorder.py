@@ -189,11 +189,14 @@ class Recorder:
         runs = {read_started(entry)["digest"]: entry.run_id for entry in entries if entry.type == "run_started"}
         irs: dict[str, str] = {}
         for digest in await self.journal.unknown_irs(connection, runs) if runs else ():
-            text: Any = await self.redis.get(self.keys.ir(runs[digest]))
-            if text is not None and f"sha256-{hashlib.sha256(text).hexdigest()}" == digest:
-                irs[digest] = text.decode()
-            else:
-                log.warning("the IR %s of %s is not in Redis any more", digest, runs[digest])
+            run_id = runs[digest]
+            # The run may have been patched before its first event is recorded.
+            texts: Any = await self.redis.mget(self.keys.ir(run_id), self.keys.first_ir(run_id))
+            for text in texts:
+                if text is not None and f"sha256-{hashlib.sha256(text).hexdigest()}" == digest:
+                    irs[digest] = text.decode()
+            if digest not in irs:
+                log.warning("the IR %s of %s is not in Redis any more", digest, run_id)
         return irs
 
     # -- the stream --------------------------------------------------------------------------------

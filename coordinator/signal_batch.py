@@ -16,6 +16,7 @@ from typing import TypeVar
 from psycopg import OperationalError
 from redis.exceptions import ResponseError
 
+from coordinator.adoption import Adoption
 from coordinator.children import Children, Workflows, no_workflows
 from coordinator.decide import Decision, Done, EndItem, Fail, FailMap, Move, PassesOn, TryAgain, View, decide, fail_map
 from coordinator.ir_cache import IRCache
@@ -36,6 +37,8 @@ from schemas.variables import run_variables
 log = logging.getLogger("pavane.coordinator")
 
 LIVE = ("RUNNING", "PAUSED")
+BEHIND = ("stale", "unadopted")
+"""The run was patched since what was decided on was loaded."""
 Step = TypeVar("Step", Advance, Failed)
 Write = Callable[[], Awaitable[list[str]]]
 """A step that is written by itself; it answers as its script does."""
@@ -56,6 +59,7 @@ class SignalBatch:
         self.values = Values(store)
         self.maps = MapItems(store, self.values)
         self.children = Children(store, workflows)
+        self.adoption = Adoption(store, irs)
 
     async def route(self, signals: Sequence[CompletionSignal]) -> None:
         """Move every signal's token on. A signal that changes nothing is counted; one that cannot be worked on goes
@@ -90,7 +94,7 @@ class SignalBatch:
             *await self._write(moves, self.store.advance),
             *await self._write(retries, self.store.retry_task),
             *await self._write(failures, self.store.fail_run),
-            *[routed.signal for routed, write in others if await self._write_alone(routed, write) == "stale"],
+            *[routed.signal for routed, write in others if await self._write_alone(routed, write) in BEHIND],
         ]
 
     async def _write(
@@ -100,7 +104,7 @@ class SignalBatch:
         """Write steps of one kind; the signals of those that came stale. One that the server refuses harms no other."""
         stale = []
         for (signal, _), answer in zip(steps, await write([step for _, step in steps]), strict=True):
-            if answer[0] == "stale":
+            if answer[0] in BEHIND:
                 stale.append(signal)
             elif answer[0] == "refused":
                 await self._dead_letter(signal, ResponseError(answer[1]))
@@ -159,7 +163,7 @@ class SignalBatch:
         ignored: Counter[str] = Counter()
         routed: list[Routed] = []
         missed: list[Routed] = []
-        loaded = await self.store.load_tokens(wanted)
+        loaded = await self._adopted(signals, wanted)
         for signal, part, want in zip(signals, loaded, wanted, strict=True):
             reason = _changes_nothing(signal, part)
             if reason == "wrong_node":
@@ -169,7 +173,7 @@ class SignalBatch:
             else:
                 ir = await self.irs.get(part.digest, signal.run_id)
                 if ir is None or part.token is None or part.token.node not in ir.nodes:
-                    await self._dead_letter(signal, LookupError("the run's IR does not have this node"))
+                    ignored["duplicate"] += 1  # patched as it was read: a timer repeats it
                     continue
                 # A late signal of what came before the answer says nothing: the stored outcome counts.
                 one = Routed(read_signal(part.outcome) if part.outcome else signal, part, ir)
@@ -177,6 +181,14 @@ class SignalBatch:
         if ignored:
             await self.store.ignore(ignored)
         return routed, missed
+
+    async def _adopted(self, signals: Sequence[CompletionSignal], wanted: Sequence[Wanted]) -> list[Loaded]:
+        """What is wanted, once the items that it lies in follow the last patches of their runs."""
+        loaded = await self.store.load_tokens(wanted)
+        behind = [signal for signal, part in zip(signals, loaded, strict=True) if part.unadopted]
+        for signal in behind:
+            await self.adoption.item(signal.run_id, scope_of(signal.run_id, signal.token_id))
+        return await self.store.load_tokens(wanted) if behind else loaded
 
     # -- decide ------------------------------------------------------------------------------------
     async def _step(self, routed: Routed) -> Advance | Failed | Write | None:
@@ -326,8 +338,9 @@ def _wanted(signal: CompletionSignal, ir: IR | None) -> Wanted:
     if ir is None or node is None:
         return Wanted(signal.run_id, signal.token_id)
     analysis = node.analysis
-    # A node that the coordinator decides may be an entry, whose output is the input. An error may lead anywhere.
-    with_input = analysis.route_input or (not node.is_task and node.id in ir.entries)
+    # A node that the coordinator decides may be an entry, whose output is the input; after a patch its token may have
+    # come when it was one. An error may lead anywhere.
+    with_input = analysis.route_input or (not node.is_task and (node.id in ir.entries or ir.patched is not None))
     reads = ir.addresses(node.id, analysis.route_reads)
     return Wanted(signal.run_id, signal.token_id, reads, analysis.route_loops, with_input)
 

@@ -11,6 +11,8 @@ import logging
 import re
 from dataclasses import dataclass
 
+from coordinator.adoption import Adoption
+from coordinator.ir_cache import IRCache
 from coordinator.service_loop import PASSING, repeat
 from lua.answers import Token, read_token
 from lua.run_store import Finish, RunStore
@@ -60,8 +62,9 @@ def read_timer(member: str) -> Timer | None:
 class Timers:
     """Handles what is due on one shard."""
 
-    def __init__(self, store: RunStore) -> None:
+    def __init__(self, store: RunStore, irs: IRCache | None = None) -> None:
         self.store = store
+        self.adoption = Adoption(store, irs or IRCache(store))
 
     async def run(self, stop: asyncio.Event) -> None:
         await repeat("timers", stop, self.handle_due)
@@ -109,6 +112,8 @@ class Timers:
                 await self.store.redis.zrem(self.store.keys.timers, member)
             case "sweep":
                 await self.store.sweep_map(timer.run_id, timer.token_id)
+            case "adopt":
+                await self.adoption.slice(timer.run_id, timer.token_id)
             case "cancel":
                 await self.store.end_run(timer.run_id, "CANCELLED", BY_PARENT)
                 await self.store.redis.zrem(self.store.keys.timers, member)

@@ -55,15 +55,16 @@ class BatchControl:
             )
             if not await cursor.fetchone():
                 return False
-            await connection.execute(
-                "INSERT INTO batch_actions (batch_id, action, by, reason) VALUES (%s, %s, %s, %s)",
-                (batch_id, action, by, reason),
-            )
+            await keep_action(connection, batch_id, action, by, reason)
             await end_batches(connection, [batch_id])
         if action == "pause":
-            async with self._pool.connection() as connection, connection.transaction():
-                await connection.execute("SELECT pg_advisory_xact_lock(%s)", (claims_lock(batch_id),))
+            await self.await_claims(batch_id)
         return True
+
+    async def await_claims(self, batch_id: str) -> None:
+        """Let the claims that are going on come to their end: later ones see what is committed now."""
+        async with self._pool.connection() as connection, connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock(%s)", (claims_lock(batch_id),))
 
     async def live_runs(self, batch_id: str) -> list[str]:
         """Runs of the batch that have not ended, as far as is recorded: those that were admitted, and those of a claim
@@ -98,6 +99,15 @@ class BatchControl:
             return list(await cursor.fetchall())
 
 
+async def keep_action(
+    connection: AsyncConnection[Any], batch_id: str, action: str, by: str, reason: str | None
+) -> None:
+    await connection.execute(
+        "INSERT INTO batch_actions (batch_id, action, by, reason) VALUES (%s, %s, %s, %s)",
+        (batch_id, action, by, reason),
+    )
+
+
 async def _withdraw(connection: AsyncConnection[Any], batch_id: str) -> None:
     # Items before their batch, the order in which the recorder takes them too.
     await connection.execute(
@@ -109,7 +119,7 @@ async def _withdraw(connection: AsyncConnection[Any], batch_id: str) -> None:
 
 
 def claims_lock(batch_id: str) -> int:
-    """Advisory lock of a batch: shared by those who claim its items, taken alone by whoever pauses it."""
+    """Advisory lock of a batch: shared by those who claim its items, taken alone by whoever pauses or patches it."""
     return _lock("claims of", batch_id)
 
 

@@ -6,7 +6,7 @@ create ── pending ──claim──► admitted ──recorder: the run ende
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -19,6 +19,8 @@ from psycopg_pool import AsyncConnectionPool
 from history.artifacts import read_artifacts, write_artifacts
 from history.batch_control import claims_lock
 from history.batch_counts import count_items, end_batches, totals
+from history.workflows import read_irs
+from schemas.batch_mark import BatchMark
 from schemas.submission import Priority
 from schemas.values import Artifact, artifact_name
 
@@ -83,7 +85,6 @@ class OpenBatch:
     batch_id: str
     workflow_id: str
     version: int | None
-    digest: str
     priority: Priority
     labels: Mapping[str, str]
 
@@ -97,13 +98,17 @@ class Item:
     run_id: str
     input: str  # stored text
     artifact: Artifact | None
+    digest: str  # of the IR that it begins with
+    batch_patch: str = ""  # which patch of the batch made that IR, a BatchMark
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """Items to admit; `failed` is for the run ids of those that cannot be started."""
+    """Items to admit; those that are taken out of the list wait again. `failed` is for the run ids of those that cannot
+    be started. `irs`: texts by digest, of those that are recorded and were not known."""
 
     items: list[Item]
+    irs: Mapping[str, str]
     failed: list[str] = field(default_factory=list)
 
 
@@ -142,7 +147,7 @@ class Batches:
         """Running batches with items that wait, the oldest first."""
         async with self._pool.connection() as connection:
             cursor = await connection.execute(
-                "SELECT batch_id, workflow_id, version, digest, priority, labels::text FROM batches AS batch "
+                "SELECT batch_id, workflow_id, version, priority, labels::text FROM batches AS batch "
                 "WHERE ended_at IS NULL AND status = 'RUNNING' AND EXISTS (SELECT FROM batch_items AS item "
                 "WHERE item.batch_id = batch.batch_id AND item.state = 'pending') ORDER BY created_at LIMIT %s",
                 (limit,),
@@ -150,29 +155,27 @@ class Batches:
             return [_open_batch(*row) for row in await cursor.fetchall()]
 
     @asynccontextmanager
-    async def claim(self, batch_id: str, limit: int) -> AsyncIterator[Claimed]:
+    async def claim(self, batch_id: str, limit: int, known: Container[str] = ()) -> AsyncIterator[Claimed]:
         """The next items to admit, up to `limit`, which nobody else is given while the block lasts.
 
         They count as admitted when it ends; when it raises, or its process dies, they wait again. So starting their
-        runs in the block must bear a repetition: `start_run` does.
+        runs in the block must bear a repetition: `start_run` does. They begin with the batch's workflow as it is
+        patched now; who patches it waits for the block to end, and then finds them admitted. `known`: digests of IRs
+        that the caller has.
         """
         async with self._pool.connection() as connection, connection.transaction():
-            # Who pauses the batch waits for the claims that are going on, and later ones find it paused.
+            # Who pauses or patches the batch waits for the claims that are going on, and later ones see what it did.
             await connection.execute("SELECT pg_advisory_xact_lock_shared(%s)", (claims_lock(batch_id),))
-            cursor = await connection.execute(
-                "SELECT position, key, run_id, input FROM batch_items WHERE batch_id = %s AND state = 'pending' "
-                "AND EXISTS (SELECT FROM batches AS batch WHERE batch.batch_id = %s AND status = 'RUNNING') "
-                "ORDER BY position LIMIT %s FOR UPDATE SKIP LOCKED",
-                (batch_id, batch_id, limit),
-            )
-            rows = await cursor.fetchall()
-            packed = await read_artifacts(connection, [n for *_, text in rows if (n := artifact_name(text))])
-            claimed = Claimed([_item(row, packed) for row in rows])
+            rows = await (await connection.execute(_CLAIM, (batch_id, limit))).fetchall()
+            packed = await read_artifacts(connection, [n for row in rows if (n := artifact_name(row[3]))])
+            items = [_item(row, packed) for row in rows]
+            irs = await read_irs(connection, {item.digest for item in items if item.digest not in known})
+            claimed = Claimed(items, irs)
             yield claimed
             await connection.execute(
                 "UPDATE batch_items SET state = 'admitted' "
                 "WHERE batch_id = %s AND position = ANY(%s) AND state = 'pending'",
-                (batch_id, [row[0] for row in rows]),
+                (batch_id, [item.position for item in claimed.items]),
             )
             await count_items(connection, dict.fromkeys(claimed.failed, "failed"))
 
@@ -197,6 +200,19 @@ class Batches:
             return [_batch(row) for row in await cursor.fetchall()]
 
 
+# An item begins with the newest patch of the batch that reaches to its position and is not reverted.
+_CLAIM = """
+    SELECT item.position, item.key, item.run_id, item.input, coalesce(patch.after, batch.digest),
+        patch.number, patch.before
+    FROM batch_items AS item JOIN batches AS batch USING (batch_id) LEFT JOIN LATERAL (
+        SELECT number, before, after FROM batch_patches AS known
+        WHERE known.batch_id = item.batch_id AND known.through >= item.position AND known.state <> 'reverted'
+        ORDER BY number DESC LIMIT 1
+    ) AS patch ON true
+    WHERE item.batch_id = %s AND item.state = 'pending' AND batch.status = 'RUNNING'
+    ORDER BY item.position LIMIT %s FOR UPDATE OF item SKIP LOCKED
+"""
+
 _SELECT = """
     SELECT batch_id, workflow_id, version, digest, status, priority, labels::text, requested_by,
         total, skipped, done, failed, withdrawn,
@@ -216,17 +232,16 @@ def _batch(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _open_batch(
-    batch_id: str, workflow_id: str, version: int | None, digest: str, priority: Priority, labels: str
-) -> OpenBatch:
-    return OpenBatch(batch_id, workflow_id, version, digest, priority, orjson.loads(labels))
+def _open_batch(batch_id: str, workflow_id: str, version: int | None, priority: Priority, labels: str) -> OpenBatch:
+    return OpenBatch(batch_id, workflow_id, version, priority, orjson.loads(labels))
 
 
-def _item(row: tuple[int, str | None, str, str], packed: Mapping[str, bytes]) -> Item:
-    position, key, run_id, text = row
+def _item(row: tuple[Any, ...], packed: Mapping[str, bytes]) -> Item:
+    position, key, run_id, text, digest, patch, before = row
     name = artifact_name(text)
     artifact = Artifact(name, packed[name]) if name else None
-    return Item(position, str(position) if key is None else key, run_id, text, artifact)
+    mark = "" if patch is None else str(BatchMark(str(patch), 1, before))
+    return Item(position, str(position) if key is None else key, run_id, text, artifact, digest, mark)
 
 
 async def _check_may_start(connection: AsyncConnection[Any], batch: NewBatch) -> None:

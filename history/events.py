@@ -17,6 +17,9 @@ _SELECT = """
     SELECT run_id, seq, type, (extract(epoch FROM at) * 1000)::bigint, node_id, token_id, scope, data::text
     FROM execution_events
 """
+_SINCE = "at >= (SELECT created_at FROM run_projection WHERE run_id = %s) - interval '1 hour'"
+REVISING = ("run_started", "run_patched")
+"""Types of the events that make a revision."""
 
 
 class Events:
@@ -27,10 +30,18 @@ class Events:
         """Recorded events of a run with a number above `seq`, in order; [] for a run that is not known."""
         async with self._pool.connection() as connection:
             cursor = await connection.execute(
-                f"{_SELECT} WHERE run_id = %s AND seq > %s "
-                "AND at >= (SELECT created_at FROM run_projection WHERE run_id = %s) - interval '1 hour' "
-                "ORDER BY seq LIMIT %s",
+                f"{_SELECT} WHERE run_id = %s AND seq > %s AND {_SINCE} ORDER BY seq LIMIT %s",
                 (run_id, seq, run_id, limit),
+            )
+            return [_event(row) for row in await cursor.fetchall()]
+
+    async def revisions(self, run_id: str, after: int = 0, limit: int = 1_000) -> list[Event]:
+        """The run's recorded events that made a revision above `after`, in order."""
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(
+                f"{_SELECT} WHERE run_id = %s AND type IN ('run_started', 'run_patched') AND {_SINCE} "
+                "AND (data->>'revision')::integer > %s ORDER BY seq LIMIT %s",
+                (run_id, run_id, after, limit),
             )
             return [_event(row) for row in await cursor.fetchall()]
 

@@ -9,6 +9,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from history.artifacts import Artifacts
 from history.batch_control import BatchControl
+from history.batch_patches import BatchPatches
 from history.batches import Batches
 from history.dropped_letters import DroppedLetters
 from history.events import Events
@@ -29,6 +30,7 @@ class History:
         self.workflows = Workflows(pool)
         self.batches = Batches(pool)
         self.batch_control = BatchControl(pool)
+        self.batch_patches = BatchPatches(pool)
         self.runs = Runs(pool)
         self.families = Families(pool)
         self.events = Events(pool)

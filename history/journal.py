@@ -16,7 +16,7 @@ from psycopg import AsyncConnection
 
 from history.artifacts import write_artifacts
 from history.entry import COLUMNS, Entry, timestamp
-from history.projection import change_statuses, raise_seqs, start_runs
+from history.projection import change_statuses, raise_revisions, raise_seqs, start_runs
 from history.workflows import write_ir
 
 log = logging.getLogger(__name__)
@@ -93,6 +93,7 @@ class Journal:
             seqs = {entry.run_id: entry.seq for entry in fresh}
             await start_runs(connection, [entry for entry in fresh if entry.type == "run_started"], seqs)
             await raise_seqs(connection, seqs)
+            await raise_revisions(connection, fresh)
             await change_statuses(connection, (*fresh, *diverged))
             await connection.execute(
                 "INSERT INTO recorder_positions (shard, position) VALUES (%s, %s) "

@@ -79,6 +79,19 @@ async def raise_seqs(connection: AsyncConnection[Any], seqs: Mapping[str, int]) 
     )
 
 
+async def raise_revisions(connection: AsyncConnection[Any], entries: Iterable[Entry]) -> None:
+    """The revision and the IR's digest of runs that were patched."""
+    last = {entry.run_id: orjson.loads(entry.data) for entry in entries if entry.type == "run_patched"}
+    if not last:
+        return
+    await connection.execute(
+        "UPDATE run_projection AS run SET revision = new.revision, digest = new.digest "
+        "FROM unnest(%s::text[], %s::integer[], %s::text[]) AS new(run_id, revision, digest) "
+        "WHERE run.run_id = new.run_id",
+        (list(last), [data["revision"] for data in last.values()], [_plain(data["digest"]) for data in last.values()]),
+    )
+
+
 async def change_statuses(connection: AsyncConnection[Any], entries: Iterable[Entry]) -> None:
     """The runs' statuses as the last of the entries that change them says, and the counts of their batches."""
     last = {entry.run_id: entry for entry in entries if entry.type in STATUS_OF or entry.type in GOES_ON}

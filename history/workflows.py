@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +108,14 @@ class Workflows:
 
 async def write_ir(connection: AsyncConnection[Any], digest: str, text: str) -> None:
     await connection.execute("INSERT INTO irs (digest, ir) VALUES (%s, %s) ON CONFLICT DO NOTHING", (digest, text))
+
+
+async def read_irs(connection: AsyncConnection[Any], digests: Iterable[str]) -> dict[str, str]:
+    """Texts of the IRs that are recorded, by digest."""
+    if not (asked := list(digests)):
+        return {}
+    cursor = await connection.execute("SELECT digest, ir FROM irs WHERE digest = ANY(%s)", (asked,))
+    return dict(await cursor.fetchall())
 
 
 async def _version(connection: AsyncConnection[Any], where: str, parameters: tuple[Any, ...]) -> WorkflowVersion | None:

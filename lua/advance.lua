@@ -9,7 +9,7 @@
 --         attempt: the one that the outcome belongs to, '' if the signal did not say
 --         plan: JSON, schemas/plan.py; its value indexes point at the further ARGV
 --         body: JSON of the event, passed through
--- ANSWER  {advanced, live} | {ended, status} | {stale, digest} | {duplicate} | {over, status} | {unknown}
+-- ANSWER  {advanced, live} | {ended, status} | {stale, digest} | {unadopted} | {duplicate} | {over, status} | {unknown}
 -- EVENT   node_completed, or node_failed where on_error takes over; item_completed at the end of a map's item,
 --         run_completed at the end
 --@include parts/keys parts/run parts/event parts/token parts/scope parts/accept parts/emit parts/map parts/item parts/expire parts/close
@@ -18,6 +18,11 @@ local plan = cjson.decode(plan)
 local run, record, refused = accept(plan.digest, node)
 if refused then return refused end
 if plan.scope ~= scope_of(token) then ignore('duplicate') return {'duplicate'} end -- decided on a record that is none
+for loop, passes in pairs(plan.found or {}) do -- counted by another token meanwhile: decided again
+  if tonumber(redis.call('HGET', loop_key(loop, plan.scope), 'current_iteration') or 0) ~= passes then
+    return {'stale', run.digest}
+  end
+end
 
 -- Where executions overlap, a node's output is that of the highest execution (depth, lane) that gave one, and whether it
 -- emitted anything that of the highest of all: two ranks, since an execution that failed gives no output.

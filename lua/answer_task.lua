@@ -32,6 +32,7 @@ if not string.find(' ' .. states .. ' ', ' ' .. record.state .. ' ', 1, true) th
   drop_timer()
   return {'refused', record.state}
 end
+if is_outdated(run, token, record) then drop_timer() return {'unknown'} end
 if timer ~= '' and timer ~= 'wait' and record.due then
   local due = record.due + tonumber(run.more[1] or 0) - (record.paused_ms or 0)
   if run.status == 'PAUSED' then due = math.max(due, now + AGAIN_MS) end

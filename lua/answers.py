@@ -71,12 +71,12 @@ def token_of(record: Mapping[str, Any]) -> Token | None:
 
 @dataclass(frozen=True, slots=True)
 class StartedTask:
-    """Answer of start_task; all but `state` and `attempt` is there only when it is "started".
+    """Answer of start_task; all but `state`, `attempt` and `digest` is there only when it is "started".
 
     Values are stored texts (schemas/values.py).
     """
 
-    state: str  # started, signalled, gone, busy, exhausted
+    state: str  # started, signalled, gone, busy, moved, parked, exhausted, stale, unadopted
     attempt: int = 0
     digest: str = ""
     revision: int = 0
@@ -93,6 +93,8 @@ def read_started_task(answer: Sequence[Any], reads: Sequence[str]) -> StartedTas
     state = answer[0].decode()
     if state == "exhausted":
         return StartedTask(state, attempt=int(answer[1]))
+    if state in ("stale", "unadopted"):
+        return StartedTask(state, digest=answer[1].decode())
     if state != "started":
         return StartedTask(state)
     token = read_token(answer[3])
@@ -138,6 +140,7 @@ class Loaded:
     passes: Mapping[str, int] = field(default_factory=dict)
     arrived: Mapping[str, str] = field(default_factory=dict)
     depth: int = 0  # of the run, as a child of a child
+    unadopted: bool = False  # its item does not follow the run's last patch yet
     item: str | None = None  # in a map: the item's value
     item_iteration: int = 0  # in a map: `iteration` outside of the item's loops
     map: MapProgress | None = None  # of a map's token
@@ -146,7 +149,7 @@ class Loaded:
 
 def read_loaded(answer: Sequence[Any], reads: Sequence[str], loops: Sequence[str]) -> Loaded:
     fields, record, outputs, passes, arrived, item, progress, outcome = answer
-    status, digest, workflow, batch, key, depth, *rest = (
+    status, digest, workflow, batch, key, depth, unadopted, *rest = (
         value.decode() if value is not None else "" for value in fields
     )
     return Loaded(
@@ -161,6 +164,7 @@ def read_loaded(answer: Sequence[Any], reads: Sequence[str], loops: Sequence[str
         passes={loop: int(count) for loop, count in zip(loops, passes, strict=False)},
         arrived=_pairs(arrived),
         depth=int(depth or 0),
+        unadopted=bool(unadopted),
         item=item[0].decode() if item and item[0] is not None else None,
         item_iteration=int(item[1] or 0) if item else 0,
         map=_progress(progress),

@@ -5,7 +5,7 @@
 --         scope: of the item that ends, the token's own or one that encloses it
 --         result: stored text of the item's result
 --         body: JSON of the event
--- ANSWER  {ended, index} | {stale, digest} | {duplicate} | {over, status} | {unknown}
+-- ANSWER  {ended, index} | {stale, digest} | {unadopted} | {duplicate} | {over, status} | {unknown}
 -- EVENT   node_failed, item_completed
 --@include parts/keys parts/run parts/event parts/token parts/scope parts/accept parts/map parts/item
 

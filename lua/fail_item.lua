@@ -7,7 +7,7 @@
 -- ARGV    prefix run_id now token node attempt digest signal body
 --         signal: the completion signal of the map's token, JSON
 --         body: JSON of the event
--- ANSWER  {failed} | {stale, digest} | {duplicate} | {over, status} | {unknown}
+-- ANSWER  {failed} | {stale, digest} | {unadopted} | {duplicate} | {over, status} | {unknown}
 -- EVENT   node_failed
 --@include parts/keys parts/run parts/event parts/token parts/scope parts/accept
 

@@ -8,7 +8,7 @@
 --         artifact, bytes: name and packed bytes of a result that the signal refers to, '' for none
 -- ANSWER  {finished} | {held} (the token is held, its run has failed: stored, not routed) | {fenced} (another attempt counts)
 --         | {over} (the run has ended or is unknown)
---@include parts/keys parts/run parts/token
+--@include parts/keys parts/run parts/token parts/scope
 
 -- false if there is one already.
 local function store()
@@ -17,7 +17,7 @@ local function store()
   return true
 end
 
-local known = redis.call('HMGET', of_run('run'), 'status', 'digest')
+local known = redis.call('HMGET', of_run('run'), 'status', 'digest', 'adopting')
 local status, text = known[1], redis.call('HGET', in_scope('tokens', scope_of(token)), token)
 local record = text and cjson.decode(text)
 if text and known[2] then -- the token as it is and the IR it ran under go with the signal: a plain hop needs nothing more
@@ -26,6 +26,7 @@ end
 local live = status == 'RUNNING' or status == 'PAUSED'
 local held = record and (record.state == 'held' or status == 'FAILED')
 local current = record and record.attempt == tonumber(attempt) and 'running' == (record.held or record.state)
+  and not is_outdated({digest = known[2], adopting = known[3] or nil}, token, record)
 local unswept = status == 'FAILED' and record and record.entry == entry -- a retry may come before its item is held
 if not live and not unswept and stream ~= '' then
   redis.call('XACK', of_shard(stream), 'runners', entry)

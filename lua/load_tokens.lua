@@ -7,11 +7,12 @@
 --         item: of a token in a map's item, its value and the iteration outside its loops
 --         outcome: the stored one of an answered token, '' otherwise
 --         map: of a map's token, total, cursor, running, done, parallel and the stored list of its items
---         fields: status, digest, workflow, batch, key, depth, and input if it was asked for
+--         fields: status, digest, workflow, batch, key, depth, '1' if its item does not follow the run's graph yet
+--         (adopt_items), and input if it was asked for
 --@include parts/answer
 
-local FIELDS = {'status', 'digest', 'workflow', 'batch', 'key', 'depth'}
-local WITH_INPUT = {'status', 'digest', 'workflow', 'batch', 'key', 'depth', 'input'}
+local FIELDS = {'status', 'digest', 'workflow', 'batch', 'key', 'depth', 'adopting'}
+local WITH_INPUT = {'status', 'digest', 'workflow', 'batch', 'key', 'depth', 'adopting', 'input'}
 local answer = {}
 -- The scope that a token lives in, which follows from its id, and the keys that have it in their names.
 local function place_of(run_id, token)
@@ -40,7 +41,8 @@ for i, want in ipairs(cjson.decode(wanted)) do
     passes[j] = redis.call('HGET', prefix .. 'loop:' .. suffix .. ':' .. loop, 'current_iteration') or '0'
   end
   local fields = redis.call('HMGET', prefix .. 'run:' .. run_id, unpack(want[5] and WITH_INPUT or FIELDS))
-  local item = scope == '' and {} or redis.call('HMGET', prefix .. 'scope:' .. suffix, 'item', 'iteration')
+  local item = scope == '' and {} or redis.call('HMGET', prefix .. 'scope:' .. suffix, 'item', 'iteration', 'adopted')
+  fields[7] = fields[7] and scope ~= '' and item[3] ~= fields[2] and '1' or ''
   answer[i] = {fields, text, outputs, passes, arrived, item, map, outcome}
 end
 return answer

@@ -5,7 +5,7 @@
 --         fields: JSON of what its record gets: due (ms), remind_ms, event and key, child
 --         approval: JSON for the list of what waits for people, '' for none
 --         body: JSON of the event
--- ANSWER  {opened} | {stale, digest} | {duplicate} | {over, status} | {unknown}
+-- ANSWER  {opened} | {stale, digest} | {unadopted} | {duplicate} | {over, status} | {unknown}
 -- EVENT   node_opened
 --@include parts/keys parts/run parts/event parts/token parts/scope parts/accept
 

@@ -1,12 +1,14 @@
 -- retry_run: a run that failed goes on (FAILED -> RUNNING): the dead token and all held ones are restored as they were.
+-- Paused (FAILED -> PAUSED) it can be patched before it goes on: what is restored is parked.
 --
 -- Opens a new epoch. The items of its maps are restored slice by slice (sweep_map).
 --
 -- KEYS    run
--- ARGV    prefix run_id now body
+-- ARGV    prefix run_id now paused body
+--         paused: '1' to let it go on only when it is resumed
 --         body: JSON of the event: who asked, and why
 -- ANSWER  {retried} | {live, status} | {over, status} | {unknown}
--- EVENT   run_retried
+-- EVENT   run_retried; run_paused
 --@include parts/keys parts/run parts/event parts/token parts/scope parts/map parts/hold parts/expire
 
 local run = load_run('loops', 'ended_at', 'timeout_ms', 'created_at', 'paused_ms', 'letter', 'parent')
@@ -16,8 +18,9 @@ if run.status ~= 'FAILED' then return {'over', run.status} end
 
 local loops, ended_at, timeout_ms, created_at, paused_ms, letter, parent = unpack(run.more, 1, 7)
 keep_run(loops or '')
-run.status = 'RUNNING'
-redis.call('HSET', of_run('run'), 'status', 'RUNNING')
+run.status = paused == '1' and 'PAUSED' or 'RUNNING'
+redis.call('HSET', of_run('run'), 'status', run.status)
+if paused == '1' then redis.call('HSET', of_run('run'), 'paused_at', now) end
 redis.call('HDEL', of_run('run'), 'ended_at', 'error', 'letter')
 if letter then redis.call('XDEL', of_shard('wf.dead_letters'), letter) end
 redis.call('HINCRBY', of_run('run'), 'epoch', 1)
@@ -49,5 +52,6 @@ each_token('', function(token, record)
   run.live = run.live + 1
 end)
 write_event(run, 'run_retried', '', '', '', body, applied_json(run))
+if paused == '1' then write_event(run, 'run_paused', '', '', '', body, '') end
 save_run(run)
 return {'retried'}

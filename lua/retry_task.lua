@@ -4,7 +4,7 @@
 -- ARGV    prefix run_id now token node attempt digest due body
 --         due: when the next attempt may start, ms; at or before now: at once
 --         body: JSON of the event
--- ANSWER  {retried} | {stale, digest} | {duplicate} | {over, status} | {unknown}
+-- ANSWER  {retried} | {stale, digest} | {unadopted} | {duplicate} | {over, status} | {unknown}
 -- EVENT   task_retried
 --@include parts/keys parts/run parts/event parts/token parts/scope parts/accept
 

@@ -33,8 +33,9 @@ class RunControl(Caller):
     async def unpark_run(self, run_id: str) -> list[str]:
         return await self._of_run("unpark_run", run_id)
 
-    async def retry_run(self, run_id: str, event: Mapping[str, Any]) -> list[str]:
-        return await self._of_run("retry_run", run_id, orjson.dumps(event))
+    async def retry_run(self, run_id: str, event: Mapping[str, Any], *, paused: bool = False) -> list[str]:
+        """Let a failed run go on, or be PAUSED, so that it can be patched first."""
+        return await self._of_run("retry_run", run_id, "1" if paused else "", orjson.dumps(event))
 
     async def retire_run(self, run_ids: Sequence[str]) -> list[str]:
         """Let the keys of recorded runs go after their retention. Answers: retired, live, unknown."""

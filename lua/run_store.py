@@ -11,13 +11,14 @@ from typing import Any
 
 import orjson
 
-from lua.answers import Loaded, Started, StartedTask, read_loaded, read_started_task
+from lua.answers import Loaded, Started, StartedTask, read_loaded, read_started_task, read_token
 from lua.caller import texts
 from lua.run_control import RunControl
 from schemas.ir import IR
+from schemas.keys import scope_of
 from schemas.limits import LIMITS
 from schemas.messages import CompletionSignal, Task
-from schemas.plan import Plan, start_plan
+from schemas.plan import Plan, places, start_plan
 from schemas.values import Artifact
 
 TIMEOUT_GRACE_MS = 5_000
@@ -55,9 +56,24 @@ class Claim:
     """A stream entry that a runner wants to execute."""
 
     task: Task
+    digest: str  # of the IR that the next two are of
     reads: Sequence[str]  # nodes in ctx whose outputs it wants, as IR.addresses gives them
     timeout_ms: int | None
     reclaimed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PatchStep:
+    """One step of `patch_run`. `change` and `places` as in lua/patch_run.lua, JSON."""
+
+    run_id: str
+    revision: int  # the one that it is made on
+    digest: str
+    ir_text: str
+    change: bytes
+    places: bytes
+    body: bytes  # the event's JSON
+    dry: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +182,8 @@ class RunStore(RunControl):
                 [self.keys.run(claim.task.run_id)],
                 [
                     self.keys.prefix, claim.task.run_id, now, claim.task.token_id, claim.task.stream,
-                    claim.task.entry, runner_id, "1" if claim.reclaimed else "", _deadline(claim.timeout_ms),
-                    LIMITS.interruptions, " ".join(claim.reads),
+                    claim.task.entry, runner_id, "1" if claim.reclaimed else "", claim.digest,
+                    _deadline(claim.timeout_ms), LIMITS.interruptions, " ".join(claim.reads),
                 ],
             )
             for claim in claims
@@ -242,6 +258,45 @@ class RunStore(RunControl):
     def _failed(self, failed: Failed, now: int, *due: int) -> tuple[list[str], list[Any]]:
         args = [self.keys.prefix, failed.run_id, now, failed.token_id, failed.node_id, _number(failed.attempt)]
         return [self.keys.run(failed.run_id)], [*args, failed.digest, *due, failed.body]
+
+    # -- patches -----------------------------------------------------------------------------------
+    async def patch_run(self, steps: Sequence[PatchStep]) -> list[list[str]]:
+        """Answers as in lua/patch_run.lua, one a step."""
+        now = await self.now()
+        calls = [
+            (
+                [self.keys.run(step.run_id)],
+                [
+                    self.keys.prefix, step.run_id, now, step.revision, step.digest, step.ir_text, step.change,
+                    step.places, "1" if step.dry else "", step.body,
+                ],
+            )
+            for step in steps
+        ]  # fmt: skip
+        return [texts(answer) for answer in await self._call_each("patch_run", calls)]
+
+    async def adopt_items(self, run_id: str, map_token: str, ir: IR | None, index: str = "") -> list[str]:
+        """The next slice of a map's items, or the one item `index`, follows the run's last patch; `ir` is its newest,
+        None of a run that is gone."""
+        node = await self._node_of(run_id, map_token)
+        digest, encoded = "", b"{}"
+        if ir is not None and node is not None and node in ir.nodes and ir.nodes[node].map is not None:
+            digest, encoded = ir.digest, orjson.dumps(places(ir, node))
+        return await self._of_run("adopt_items", run_id, map_token, digest, encoded, index)
+
+    async def adopt_item(self, run_id: str, scope: str, ir: IR | None) -> list[str]:
+        """The item that is `scope` follows, and first those that enclose it. The last answer."""
+        parts, answer = scope.split("."), ["done"]
+        for level in range(1, len(parts) + 1):
+            path, _, index = ".".join(parts[:level]).rpartition("-")
+            answer = await self.adopt_items(run_id, f"{run_id}.{path}", ir, index)
+            if answer[0] not in ("more", "done"):
+                break  # what lies in it follows after it
+        return answer
+
+    async def _node_of(self, run_id: str, token_id: str) -> str | None:
+        record = await self.redis.hget(self.keys.tokens(run_id, scope_of(run_id, token_id)), token_id)
+        return read_token(record).node if record else None
 
     # -- nodes that end later ----------------------------------------------------------------------
     async def start_map(self, step: MapStart) -> list[str]:

@@ -5,7 +5,7 @@
 --         first: index of the slice's first item, which must be the map's cursor
 --         plan: JSON, schemas/plan.py, of one item's entries, and `items`: places of their values among the ARGV
 --         body: JSON of the event
--- ANSWER  {started, count} | {idle} (no item was given: the map is full) | {parked} | {stale, digest} | {duplicate}
+-- ANSWER  {started, count} | {idle} (no item was given: the map is full) | {parked} | {stale, digest} | {unadopted} | {duplicate}
 --         | {over, status} | {unknown}
 -- EVENT   items_started
 --@include parts/keys parts/run parts/event parts/token parts/scope parts/emit parts/map
@@ -21,6 +21,7 @@ if not record or record.state ~= 'mapping' or not is_scope_live(scope_of(token))
   return {'duplicate'}
 end
 if plan.digest ~= run.digest then return {'stale', run.digest} end
+if not is_adopted(run, scope_of(token)) then return {'unadopted'} end
 drop_attempt(token, record)
 if run.status == 'PAUSED' then
   ask(run, token, record)
@@ -38,6 +39,7 @@ for i, value in ipairs(plan.items) do
   local index = tonumber(first) + i - 1
   plan.scope = path_of(token) .. '-' .. index
   redis.call('HSET', in_scope('scope', plan.scope), 'live', 0, 'item', ARGV[value], 'iteration', record.iteration or 0)
+  if run.adopting then redis.call('HSET', in_scope('scope', plan.scope), 'adopted', run.digest) end
   redis.call('SADD', of_token('items', token), index)
   emit(run, plan)
 end

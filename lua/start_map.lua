@@ -5,13 +5,16 @@
 --         items: stored text of the whole list; artifact, bytes: what it refers to, '' for none
 --         parallel: items at once
 --         body: JSON of the event
--- ANSWER  {mapping} | {stale, digest} | {duplicate} | {over, status} | {unknown}
+-- ANSWER  {mapping} | {later} | {stale, digest} | {unadopted} | {duplicate} | {over, status} | {unknown}
 -- EVENT   map_started
 --@include parts/keys parts/run parts/event parts/token parts/scope parts/accept
 
 local run, record, refused = accept(digest, node)
 if refused then return refused end
 if record.state ~= 'deciding' or record.map then ignore('duplicate') return {'duplicate'} end
+if redis.call('EXISTS', of_token('items', token), of_token('held', token)) > 0 then
+  return {'later'} -- of a map that it was before a patch: they are swept first, and a timer asks again
+end
 
 drop_attempt(token, record)
 record.state, record.since, record.map = 'mapping', now, true

@@ -4,15 +4,18 @@
 -- although its outcome is stored is signalled again and not executed.
 --
 -- KEYS    run
--- ARGV    prefix run_id now token stream entry runner reclaimed timeout_ms max_interruptions reads
+-- ARGV    prefix run_id now token stream entry runner reclaimed digest timeout_ms max_interruptions reads
+--         digest: of the IR that timeout_ms and reads are of
 --         reclaimed: '1' when the entry was taken over from another runner
 --         timeout_ms: of one execution, '' for none
 --         reads: names in ctx to answer with, separated by spaces
 -- ANSWER  {started, digest, revision, record, input, arrived, outputs, batch, key, item}; arrived: predecessor, value,
 --         ...; item: '' outside of maps;
 --         {signalled} | {gone} (nothing to do for this entry; it is deleted) | {busy} (somebody runs it)
+--         | {moved} (a patch gave its node another stream: it is queued there)
+--         | {stale, digest} (the run was patched since) | {unadopted, digest} (its item has to follow first: adopt_items)
 --         | {parked} (the run is paused) | {exhausted, attempt} (its runners died too often)
--- EVENT   task_started, or tokens_parked
+-- EVENT   task_started, or tokens_parked, or task_queued
 --@include parts/keys parts/run parts/event parts/token parts/scope parts/answer
 
 local function drop()
@@ -42,7 +45,8 @@ local function refusal()
   end
   if reclaimed ~= '1' then return {'busy'} end
   if (record.interruptions or 0) >= tonumber(max_interruptions) then return {'exhausted', record.attempt} end
-  return paused and {'parked'} or nil
+  if paused then return {'parked'} end
+  return record.next and {'moved'} or nil
 end
 
 -- A paused run starts nothing: what a runner would start waits until it is resumed.
@@ -51,6 +55,16 @@ local function park_task()
   drop_attempt(token, record)
   park(token, record)
   write_event(run, 'tokens_parked', record.node, token, scope, '', applied_json(run))
+  redis.call('HSET', of_run('run'), 'seq', run.seq)
+end
+
+-- Its runner died, and it is another model's task now.
+local function move_task()
+  record.interruptions = (record.interruptions or 0) + 1
+  withdraw(run, record)
+  drop_attempt(token, record)
+  enqueue(run, token, record, record.stream)
+  write_event(run, 'task_queued', record.node, token, scope, '', applied_json(run))
   redis.call('HSET', of_run('run'), 'seq', run.seq)
 end
 
@@ -79,8 +93,11 @@ local function begin()
   redis.call('HSET', of_run('run'), 'seq', run.seq)
 end
 
+if not is_adopted(run, scope) then return {'unadopted', run.digest} end
+if digest ~= run.digest then return {'stale', run.digest} end
 local refused = refusal()
 if refused and refused[1] == 'parked' then park_task() end
+if refused and refused[1] == 'moved' then move_task() end
 -- A runner asks twice for one entry only when it lost the answer: it gets it again, the attempt being the same.
 local lost_answer = refused and refused[1] == 'busy' and record.runner == runner
 if refused and not lost_answer then return refused end

@@ -70,7 +70,7 @@ local function say(event)
   save_run(run)
 end
 
-if not record then
+if not record or not record.map then -- it is gone, or a patch let it begin anew
   local answer = each_item(redis.call('EXISTS', items) == 1 and items or held, drop_item)
   if redis.call('EXISTS', items, held) > 0 then
     redis.call('ZADD', of_shard('timers'), now, timer)
@@ -88,6 +88,7 @@ if run.status == 'FAILED' and (record.state == 'held' or record.state == 'dead')
 end
 if record.state == 'mapping' and is_live(run) then
   local answer = each_item(held, restore_item)
+  if answer[1] == 'done' and redis.call('SISMEMBER', of_run('adopting'), token) == 1 then follow_soon(token) end
   say('items_restored')
   return answer
 end

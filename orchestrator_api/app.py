@@ -20,6 +20,7 @@ from lua.run_store import RunStore
 from orchestrator_api import (
     approvals,
     batch_actions,
+    batch_patches,
     batches,
     completions,
     control,
@@ -28,7 +29,9 @@ from orchestrator_api import (
     health,
     metrics,
     models,
+    patches,
     results,
+    revisions,
     runners,
     runs,
     workflows,
@@ -45,8 +48,8 @@ from schemas.fold import BrokenHistory
 log = logging.getLogger("pavane.api")
 
 ROUTERS = (
-    workflows, runs, control, events, batches, batch_actions, results, approvals, completions,
-    models, runners, dead_letters, health, metrics, page,
+    workflows, runs, control, patches, revisions, events, batches, batch_actions, batch_patches,
+    results, approvals, completions, models, runners, dead_letters, health, metrics, page,
 )  # fmt: skip
 AWAY = (
     redis.exceptions.ConnectionError,

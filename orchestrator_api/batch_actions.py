@@ -30,7 +30,7 @@ async def _act(
             await _change(backend, batch_id, action, event)
             return await _change_runs(backend, batch_id, event, step, done)
     except BatchBusy:
-        raise _busy() from None
+        raise busy() from None
 
 
 async def _change(backend: Services, batch_id: str, action: Action, event: Mapping[str, Any]) -> None:
@@ -45,7 +45,7 @@ async def _change(backend: Services, batch_id: str, action: Action, event: Mappi
         raise Refusal(409, detail, batch_status=found["status"])
 
 
-def _busy() -> Refusal:
+def busy() -> Refusal:
     return Refusal(409, "Another action on the batch is under way; ask again.", headers={"Retry-After": "1"})
 
 
@@ -119,7 +119,7 @@ async def retry_batch(batch_id: BatchId, request: Request, backend: Backend, by:
             await _change(backend, batch_id, "retry", event)
             outcomes = await retry_runs(backend, await control.failed_runs(batch_id), event)
     except BatchBusy:
-        raise _busy() from None
+        raise busy() from None
     found = await backend.history.batches.get(batch_id)
     status = "RUNNING" if outcomes["retried"] or found is None else found["status"]
     return JsonResponse(

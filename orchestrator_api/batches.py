@@ -160,6 +160,7 @@ async def list_batches(backend: Backend, query: Annotated[BatchFilter, Query()])
             "eta_s": None,
             "stalled": False,
             "actions": [{"action": "pause", "by": "ada", "reason": None, "at": 1760000000000}],
+            "patch": {"number": 1, "state": "canary", "done": True},
         },
         404,
         422,
@@ -174,7 +175,10 @@ async def get_batch(batch_id: BatchId, backend: Backend) -> Response:
     counts = await backend.store.redis.hgetall(backend.store.keys.batch(batch_id))
     order = await _node_order(backend, found)
     actions = await backend.history.batch_control.actions(batch_id)
-    return JsonResponse({**found, "per_node": per_node(counts, order), **progress(found, pace), "actions": actions})
+    newest = await backend.history.batch_patches.newest(batch_id)
+    patch = newest and {"number": newest.number, "state": newest.state, "done": newest.done}
+    nodes = per_node(counts, order)
+    return JsonResponse({**found, "per_node": nodes, **progress(found, pace), "actions": actions, "patch": patch})
 
 
 async def _node_order(backend: Services, batch: Mapping[str, Any]) -> list[str]:

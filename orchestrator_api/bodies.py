@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from schemas.values import is_deeper
 
 JSON = "application/json"
 YAML = ("application/yaml", "application/x-yaml", "text/yaml")
+JSON_PATCH = "application/json-patch+json"
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 
 INTEGERS = range(-(2**63), 2**64)
@@ -100,24 +102,38 @@ async def read_lines(request: Request, limit: str, limit_bytes: int, line_bytes:
     yield rest
 
 
-def read_json(raw: bytes) -> Any:
+def read_json(raw: bytes, *, wrapped: int = 0, unique: bool = False) -> Any:
     """A JSON value (RFC 8259) of at most `json_depth` levels, its whole numbers 64 bits wide.
 
+    wrapped: levels that are around what the limit is meant for; unique: no object may say a key twice.
     Raises Refusal: 400 for what is no JSON in UTF-8, 422 for what is over these bounds.
     """
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise Refusal(400, f"The body is not JSON: {error}.") from None
-    faults = json_faults(raw, value)
+    faults = json_faults(raw, value, LIMITS.json_depth + wrapped)
+    if not faults and unique and (key := _key_said_twice(raw)) is not None:
+        faults = [Problem("", "duplicate-key", f"The key `{key[:128]}` stands twice in one object.")]
     if faults:
         raise invalid(faults)
     return value
 
 
-def json_faults(raw: bytes, value: Any) -> list[Problem]:
+def _key_said_twice(raw: bytes) -> str | None:
+    twice: list[str] = []
+
+    def members(pairs: list[tuple[str, Any]]) -> None:
+        if len(dict(pairs)) < len(pairs):
+            twice.append(Counter(key for key, _ in pairs).most_common(1)[0][0])
+
+    json.loads(raw, object_pairs_hook=members, parse_int=str, parse_float=str)
+    return twice[0] if twice else None
+
+
+def json_faults(raw: bytes, value: Any, depth: int = LIMITS.json_depth) -> list[Problem]:
     """What is wrong with a value that `raw` was parsed to: its depth, its whole numbers."""
-    if raw.count(b"[") + raw.count(b"{") > LIMITS.json_depth and is_deeper(value, LIMITS.json_depth):
+    if raw.count(b"[") + raw.count(b"{") > depth and is_deeper(value, depth):
         return [Problem("", "too-deep", f"nested deeper than the limit json_depth, {LIMITS.json_depth} levels")]
     if _LONG_NUMBER.search(raw):
         number = _wide_number(raw)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from orchestrator_api.bodies import JsonResponse, read_request
 from orchestrator_api.openapi import answers, optional_body
 from orchestrator_api.problems import Refusal, not_found
-from orchestrator_api.requests import ActionRequest, RunId
+from orchestrator_api.requests import ActionRequest, RetryRequest, RunId
 from orchestrator_api.retries import Retried, retry_run
 from orchestrator_api.services import Backend, By, Services
 
@@ -40,7 +40,10 @@ RESUME = Action("RUNNING", ("resumed", "already"))
 
 async def read_action(request: Request, by: str) -> Asked:
     """What a request for an action says, as the body of its event."""
-    asked = await read_request(request, ActionRequest, "action_bytes", ACTION_BYTES, optional=True)
+    return _event(await read_request(request, ActionRequest, "action_bytes", ACTION_BYTES, optional=True), by)
+
+
+def _event(asked: ActionRequest, by: str) -> Asked:
     return {name: text for name, text in {"by": by or "api", "reason": asked.reason}.items() if text}
 
 
@@ -99,14 +102,15 @@ async def resume_run(run_id: RunId, request: Request, backend: Backend, by: By) 
 @router.post(
     "/runs/{run_id}/retry",
     summary="Let a failed run go on where it failed",
-    openapi_extra=optional_body(ActionRequest, {"reason": "the model is there now"}),
+    openapi_extra=optional_body(RetryRequest, {"reason": "the model is there now"}),
     responses=answers({"run_id": "run_0193f2a4", "status": "RUNNING"}, 404, 409, 422),
 )
 async def retry(run_id: RunId, request: Request, backend: Backend, by: By) -> Response:
     """The task that failed is tried again, with all its attempts, and what it held up goes on. Its dead letter goes. A
-    run that was retried and goes on: 200 again."""
-    event = await read_action(request, by)
-    raise_not_retried(run_id, answer := await retry_run(backend, run_id, event))
+    run that was retried and goes on: 200 again. With `paused` it goes on when it is resumed: it can be patched
+    before."""
+    asked = await read_request(request, RetryRequest, "action_bytes", ACTION_BYTES, optional=True)
+    raise_not_retried(run_id, answer := await retry_run(backend, run_id, _event(asked, by), paused=asked.paused))
     return JsonResponse({"run_id": run_id, "status": answer.status})
 
 

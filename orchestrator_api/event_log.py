@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from history.events import Events
+from history.events import REVISING, Events
 from lua.run_store import RunStore
 from schemas.events import Event, read_event
 from schemas.fold import RunState, fold
@@ -33,6 +33,15 @@ class EventLog:
             known[event.seq] = event
         return [known[number] for number in sorted(known)][:limit]
 
+    async def revisions(self, run_id: str, after: int = 0, limit: int = PAGE) -> list[Event]:
+        """run_started and the run_patched events, those that made a revision above `after`; in order, each once."""
+        waiting = await self._waiting(run_id, 0, REVISING) or []
+        known = {event.seq: event for event in waiting if event.data["revision"] > after}
+        if not waiting or waiting[0].type != "run_started":  # else Postgres has none of them
+            for event in await self.recorded.revisions(run_id, after, limit):
+                known[event.seq] = event
+        return [known[number] for number in sorted(known)][:limit]
+
     async def state(self, run_id: str, at: int | None = None) -> RunState | None:
         """The folded state after event `at`, by default the last; None if the run has no events."""
         state: RunState | None = None
@@ -43,18 +52,20 @@ class EventLog:
                 return state
             state = fold(wanted, state)
 
-    async def _waiting(self, run_id: str, seq: int) -> list[Event] | None:
-        """Those in the stream; None if Redis knows the run and it has no event above `seq`."""
+    async def _waiting(self, run_id: str, seq: int, types: Collection[str] = ()) -> list[Event] | None:
+        """Those in the stream, of all types or the given ones; None if Redis knows the run and it has no event above
+        `seq`."""
         keys = self.store.keys
         last, created_at = await self.store.redis.hmget(keys.run(run_id), "seq", "created_at")
         if last is not None and int(last) <= seq:
             return None
         position = f"{max(0, int(created_at) - CLOCK_MARGIN_MS)}-0" if created_at else "-"
         found: list[Event] = []
-        wanted = run_id.encode()
+        wanted, kinds = run_id.encode(), {kind.encode() for kind in types}
         while True:
             page = await self.store.redis.xrange(keys.events, position, count=PAGE)
-            ours = [try_event(fields) for _, fields in page if fields.get(b"run") == wanted]
+            entries = [fields for _, fields in page if fields.get(b"run") == wanted]
+            ours = [try_event(fields) for fields in entries if not kinds or fields.get(b"type") in kinds]
             found += [event for event in ours if event]
             if len(page) < PAGE:
                 return [event for event in found if event.seq > seq]

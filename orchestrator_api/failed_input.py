@@ -31,7 +31,7 @@ async def failed_input(backend: Services, run_id: str, token_id: str) -> dict[st
     if state is None or (dead := _dead_token(state, token_id)) is None:
         return None
     record = state.tokens[dead]
-    text = (await backend.states.ir(run_id))[0] or await backend.history.workflows.ir(state.digest)
+    text = (await backend.states.ir(run_id))[0] or await backend.revisions.ir(run_id, state.digest)
     node = IR.from_json(text).nodes.get(record["node"]) if text else None
     if node is None:
         return None
@@ -44,7 +44,6 @@ async def failed_input(backend: Services, run_id: str, token_id: str) -> dict[st
     packed = await backend.states.packed(run_id, [state.input, *arrived.values(), *ctx.values()])
     variables = make_variables(
         node_type=node.type,
-        waits=node.analysis.waits,
         input=whole(state.input, packed),
         arrived={name: whole(value, packed) for name, value in arrived.items()},
         ctx={name: whole(value, packed) for name, value in ctx.items()},

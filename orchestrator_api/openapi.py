@@ -30,6 +30,7 @@ _MEANINGS = {
     400: "not JSON",
     404: "unknown",
     409: "in conflict with what is there",
+    412: "not the revision that If-Match names",
     413: "too large; `limit` names the limit",
     415: "not a media type that this route reads",
     422: "invalid; `errors` names the places",

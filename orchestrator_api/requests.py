@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Path, Query
 from pydantic import AfterValidator, Field, model_validator
@@ -116,6 +116,105 @@ class ActionRequest(RequestShape):
     """What is asked of a run, a batch or a dead letter: cancel, pause, resume, retry"""
 
     reason: Line | None = Field(None, description="why; kept with who asked")
+
+
+class RetryRequest(ActionRequest):
+    """POST /runs/{run_id}/retry"""
+
+    paused: bool = Field(False, description="the run goes on when it is resumed, so that it can be patched before")
+
+
+LiveTokens = Literal["refuse", "cancel"]
+Running = Literal["keep", "restart"]
+Number = Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+class PatchOptions(RequestShape):
+    """How a run goes over to another revision of its workflow."""
+
+    description: Line | None = Field(None, description="what it is for; kept with who asked")
+    live_tokens: LiveTokens = Field("refuse", description="on nodes that are removed: refuse the patch, or cancel them")
+    running: Running = Field("keep", description="tasks of nodes that change: go on as they began, or begin anew")
+
+
+class PatchRequest(PatchOptions):
+    """POST /runs/{run_id}/patch"""
+
+    operations: Any = Field(description="RFC 6902, on the workflow document; docs/patching.md")
+
+
+class RollbackRequest(PatchOptions):
+    """POST /runs/{run_id}/rollback"""
+
+    revision: Number = Field(description="whose workflow the run gets again")
+
+
+class PatchFilter(RequestShape):
+    """Which live runs of a batch: those of these items, those with a live token on one of these nodes; both, if both
+    are given."""
+
+    keys: list[str] | None = Field(None, min_length=1, description="of their items; without a key its position, from 0")
+    nodes: list[str] | None = Field(None, min_length=1, description="a map stands for what lives in its items")
+
+    @model_validator(mode="after")
+    def _something(self) -> PatchFilter:
+        if self.keys is None and self.nodes is None:
+            raise ValueError("give keys, nodes or both")
+        return self
+
+
+class Canary(RequestShape):
+    """The items of a batch that a patch is tried on: the first that have not ended."""
+
+    first: Number | None = Field(None, description="so many")
+    percent: Annotated[float, Field(gt=0, le=100)] | None = Field(None, description="or so many % of all its items")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Canary:
+        if (self.first is None) == (self.percent is None):
+            raise ValueError("give either first or percent")
+        return self
+
+
+class BatchPatchRequest(PatchRequest):
+    """POST /batches/{batch_id}/patch"""
+
+    filter: PatchFilter | None = Field(None, description="only these live runs, and no item that has not started")
+    canary: Canary | None = Field(None, description="only these items, until it is promoted or reverted")
+
+    @model_validator(mode="after")
+    def _not_both(self) -> BatchPatchRequest:
+        if self.filter is not None and self.canary is not None:
+            raise ValueError("give either filter or canary")
+        return self
+
+
+class PromoteRequest(ActionRequest):
+    """POST /batches/{batch_id}/promote"""
+
+    live_tokens: LiveTokens | None = Field(None, description="as for a patch; what the patch said by default")
+    running: Running | None = Field(None, description="as for a patch; what the patch said by default")
+
+
+class RevertRequest(ActionRequest):
+    """POST /batches/{batch_id}/revert"""
+
+    live_tokens: LiveTokens = Field("refuse", description="on nodes that the patch had added")
+    running: Running = Field("keep", description="tasks of nodes that the patch had changed")
+
+
+class DryRun(QueryShape):
+    """Query of what can be tried."""
+
+    dry_run: bool = Field(False, description="say what would happen, and change nothing")
+
+
+class PatchQuery(DryRun):
+    """Beside a bare list of operations, the query says all else."""
+
+    description: Line | None = None
+    live_tokens: LiveTokens | None = None
+    running: Running | None = None
 
 
 class FailureRequest(RequestShape):

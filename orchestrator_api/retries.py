@@ -27,17 +27,17 @@ class Retried:
     parent: str = ""
 
 
-async def retry_run(backend: Services, run_id: str, event: Mapping[str, Any]) -> Retried:
-    """Let a failed run go on; `event` says who asks."""
+async def retry_run(backend: Services, run_id: str, event: Mapping[str, Any], *, paused: bool = False) -> Retried:
+    """Let a failed run go on, or be PAUSED first; `event` says who asks."""
     if not NAME.fullmatch(run_id):  # a dead letter may name anything
         return Retried("unknown", None)
     store = backend.store
     parent, epoch = await store.redis.hmget(store.keys.run(run_id), "parent", "epoch")
     if parent:
         return Retried("child", await backend.states.status(run_id), parent.decode())
-    answer, *rest = await store.retry_run(run_id, event)
+    answer, *rest = await store.retry_run(run_id, event, paused=paused)
     if answer == "retried":
-        return Retried("retried", "RUNNING")
+        return Retried("retried", "PAUSED" if paused else "RUNNING")
     if answer == "live" and epoch:
         return Retried("live", rest[0])
     if answer != "unknown":

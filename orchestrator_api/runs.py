@@ -162,7 +162,7 @@ async def get_ir(run_id: RunId, backend: Backend, request: Request) -> Response:
     text, revision = await backend.states.ir(run_id)
     if text is None:
         state = await _state(backend, run_id)
-        text, revision = await backend.history.workflows.ir(state.digest), state.revision
+        text, revision = await backend.revisions.ir(run_id, state.digest), state.revision
         if text is None:
             raise not_found("IR of the run", run_id)
     etag = f'"{revision}"'

@@ -9,12 +9,14 @@ from fastapi import Depends, Request
 from history.history import History
 from history.named_connections import NamedConnections
 from history.pace import Paces
+from lua.patching import Patching
 from lua.run_store import RunStore
 from orchestrator_api.event_log import EventLog
 from orchestrator_api.event_tail import EventTail
 from orchestrator_api.family import Family
 from orchestrator_api.model_rates import ModelRates
 from orchestrator_api.options import ApiOptions
+from orchestrator_api.revision_log import RevisionLog
 from orchestrator_api.run_states import RunStates
 from orchestrator_api.submissions import Submissions
 
@@ -31,6 +33,8 @@ class Services:
         self.log = EventLog(store, history.events)
         self.tail = EventTail(store, self.log)
         self.states = RunStates(store, self.log, history.artifacts, Family(store, history.families))
+        self.patching = Patching(store)
+        self.revisions = RevisionLog(store, self.log, history.workflows)
         self.paces = Paces(history.pool)
         self.rates = ModelRates()
 

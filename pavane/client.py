@@ -19,6 +19,8 @@ RECONNECT_TRIES = 20
 RECONNECT_S = 0.5
 FOLLOW_TIMEOUT_S = 60.0
 """Longer than the API's pings: a silence of this length is a broken connection."""
+_STANDARD = ("type", "title", "status", "detail", "errors")
+"""Members of every problem document."""
 
 
 class Unreachable(RuntimeError):
@@ -26,13 +28,16 @@ class Unreachable(RuntimeError):
 
 
 class Refused(RuntimeError):
-    """The API refused a request. `errors`: [{path, code, message}]."""
+    """The API refused a request. `errors`: [{path, code, message}]; `more`: what else its problem document says."""
 
-    def __init__(self, status: int, detail: str, errors: Iterable[Mapping[str, str]] = ()) -> None:
+    def __init__(
+        self, status: int, detail: str, errors: Iterable[Mapping[str, str]] = (), more: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.errors = list(errors)
+        self.more = dict(more or {})
 
 
 def api_url(settings: Settings) -> str:
@@ -70,11 +75,21 @@ class Client:
         given = {name: value for name, value in parameters.items() if value is not None}
         return self._ask("GET", path, params=given)
 
-    def post(self, *path: str, body: Any = None, timeout_s: float = TIMEOUT_S, **parameters: Any) -> Any:
+    def get_tagged(self, *path: str) -> tuple[Any, str | None]:
+        """What is there, and its entity tag."""
+        with self._failures():
+            answer = self._http.get(_path(path))
+            _check(answer)
+            return answer.json(), answer.headers.get("etag")
+
+    def post(
+        self, *path: str, body: Any = None, timeout_s: float = TIMEOUT_S, if_match: str | None = None, **parameters: Any
+    ) -> Any:
         given = {name: value for name, value in parameters.items() if value is not None}
+        headers = {"If-Match": if_match} if if_match else {}
         if body is None:
-            return self._ask("POST", path, params=given, timeout=timeout_s)
-        headers = {"Content-Type": "application/json"}
+            return self._ask("POST", path, params=given, headers=headers, timeout=timeout_s)
+        headers["Content-Type"] = "application/json"
         return self._ask("POST", path, params=given, content=json.dumps(body), headers=headers, timeout=timeout_s)
 
     def post_lines(self, *path: str, values: Iterable[Any], **parameters: Any) -> Any:
@@ -174,13 +189,14 @@ def _check(answer: httpx.Response) -> None:
     try:
         problem = answer.json()
         detail, errors = str(problem["detail"]), problem.get("errors", [])
+        more = {name: value for name, value in problem.items() if name not in _STANDARD}
     except (ValueError, KeyError, TypeError):
         raise Unreachable(
             f"{answer.request.url} is not Pavane's API: it answered {answer.status_code} {answer.reason_phrase}"
         ) from None
     if answer.status_code == 503:
         raise Unreachable(detail)
-    raise Refused(answer.status_code, detail, errors)
+    raise Refused(answer.status_code, detail, errors, more)
 
 
 def _pause(seconds: float) -> None:

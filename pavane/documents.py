@@ -3,13 +3,15 @@
 import csv
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from schemas.errors import InvalidDocument
 from schemas.limits import LIMITS
-from schemas.workflow import Media, read_workflow
+from schemas.workflow import Media, json_problems, read_text, read_workflow
 
 YAML_ENDINGS = (".yaml", ".yml")
 
@@ -23,6 +25,20 @@ def read_document(path: Path) -> dict[str, Any]:
 
     Raises UnusableFile, and InvalidDocument for what is no document.
     """
+    return read_workflow(*_text(path))
+
+
+def read_operations(path: Path) -> dict[str, Any]:
+    """A patch file: {operations, ...}, or their list alone; `-` is stdin. JSON or YAML, as `read_document`."""
+    limits = replace(LIMITS, json_depth=LIMITS.json_depth + 3)  # values lie three levels inside
+    found = read_text(*_text(path), limits)
+    asked = {"operations": found} if isinstance(found, list) else found
+    if problems := json_problems(asked, limits):
+        raise InvalidDocument(problems)
+    return dict(asked)
+
+
+def _text(path: Path) -> tuple[bytes, Media]:
     try:
         if str(path) == "-":
             raw = sys.stdin.buffer.read(LIMITS.workflow_bytes + 1)
@@ -31,9 +47,8 @@ def read_document(path: Path) -> dict[str, Any]:
                 raw = file.read(LIMITS.workflow_bytes + 1)
     except OSError as error:
         raise UnusableFile(f"{path}: {error.strerror}") from None
-    is_json = path.suffix == ".json" or (path.suffix not in YAML_ENDINGS and raw.lstrip()[:1] == b"{")
-    media: Media = "json" if is_json else "yaml"
-    return read_workflow(raw, media)
+    is_json = path.suffix == ".json" or (path.suffix not in YAML_ENDINGS and raw.lstrip()[:1] in (b"{", b"["))
+    return raw, "json" if is_json else "yaml"
 
 
 def read_items(path: Path) -> list[Any]:

@@ -123,6 +123,16 @@ class EventLines:
     def _run_retried(self, event: Mapping[str, Any]) -> str:
         return f"retried{_who(event)}"
 
+    def _run_patched(self, event: Mapping[str, Any]) -> str:
+        back = f" back to what revision {event['rollback_to']} was," if event.get("rollback_to") else ""
+        gone = len(event.get("gone") or ())
+        cancelled = f"; {gone} token{'' if gone == 1 else 's'} cancelled" if gone else ""
+        what = f": {event['description']}" if event.get("description") else ""
+        return f"patched,{back} revision {event['revision']}{_who(event)}{what}; {difference(event)}{cancelled}"
+
+    def _items_patched(self, event: Mapping[str, Any]) -> str:
+        return f"{_items(len(event['indexes']))} follow the patch"
+
     def _until(self, event: Mapping[str, Any]) -> str:
         return f", for {span(event['due'] - event['at'])} at most" if event.get("due") else ""
 
@@ -137,6 +147,12 @@ class EventLines:
     def _took(self, event: Mapping[str, Any]) -> str:
         began = self._started.pop(event.get("token_id", ""), None)
         return "" if began is None else f" in {span(event['at'] - began)}"
+
+
+def difference(patched: Mapping[str, Any]) -> str:
+    """`added a, b; changed c`: what a patch made of the nodes."""
+    kinds = ("added", "removed", "changed")
+    return "; ".join(f"{kind} {', '.join(patched[kind])}" for kind in kinds if patched.get(kind)) or "no node differs"
 
 
 def _led_to(event: Mapping[str, Any]) -> str:

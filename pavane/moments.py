@@ -136,7 +136,7 @@ class RecordedRun:
             earlier = dict(list(executed.items())[: list(executed).index(node_id) + leaving])
         known = self._outputs(before, execution.scope) | earlier
         variables = make_variables(
-            node_type=node.type, waits=node.analysis.waits, input=before.input, arrived=arrived, ctx=known,
+            node_type=node.type, input=before.input, arrived=arrived, ctx=known,
             iteration=execution.iteration, run=self._run(), item=self._item(execution.scope),
             index=item_index(execution.scope),
         )  # fmt: skip

@@ -119,6 +119,8 @@ def _head(batch: Mapping[str, Any]) -> Text:
         rate = f"{batch['rate_per_min']:,.0f} items/min" if batch["rate_per_min"] else "no item has ended yet"
         left = "" if batch["eta_s"] is None else f"  about {span(batch['eta_s'] * 1_000)} left"
         text.append(f"  {rate}{left}", style="default")
+    if (patch := batch["patch"]) and patch["state"] == "canary":
+        text.append(f"\npatch {patch['number']} is a canary: `pavane promote` or `pavane revert`", style="yellow")
     if batch["stalled"]:
         text.append("  STALLED: nothing has happened for a while", style="bold red")
     return text

@@ -3,7 +3,7 @@
     type            what happened                        body                                           applied
     run_started     a run was created                    workflow_id, version, revision, digest, input  tokens, live
                                                          or stored_input, batch_id, key, labels,
-                                                         priority, by
+                                                         priority, by, batch_patch
     task_started    a runner executes a token (again)    revision, attempt, runner                      tokens, live
     node_completed  a token's work is done and it        attempt, outputs, stored, ends, ranks, passes, tokens, gone,
                     moved on                             restarted, decisions, condition_errors, usage  live
@@ -24,6 +24,12 @@
     items_held, items_restored: items of a map whose run failed, or is retried                          tokens, live
     run_paused, run_resumed                              by, reason
     run_retried     a failed run goes on                 by, reason                                     tokens, live
+    run_patched     it goes over to another revision     revision, digest, operations, description, by, tokens, gone,
+                    of its workflow                      added, removed, changed, loops (gone),         live
+                                                         unranked, rollback_to, agents, batch_patch,
+                                                         reverted
+    items_patched   and so do items of a map             indexes, loops, unranked                       tokens, gone,
+                                                                                                        live
     tokens_parked, tokens_unparked: what a paused run did not emit, and emits now                       tokens, live
     run_completed, run_failed, run_cancelled, run_timed_out: it ended    error, by, reason
 
@@ -45,7 +51,7 @@ TYPES = (
     "run_started", "task_started", "node_completed", "node_failed", "task_retried", "task_queued",
     "node_opened", "node_answered", "node_reminded", "tool_called",
     "map_started", "items_started", "item_completed", "items_held", "items_restored",
-    "run_paused", "run_resumed", "run_retried", "tokens_parked", "tokens_unparked",
+    "run_paused", "run_resumed", "run_retried", "run_patched", "items_patched", "tokens_parked", "tokens_unparked",
     "run_completed", "run_failed", "run_cancelled", "run_timed_out",
 )  # fmt: skip
 

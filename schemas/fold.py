@@ -154,6 +154,12 @@ def _apply(state: RunState, event: Event) -> None:
     elif event.type == "run_retried":
         state.status, state.ended_at, state.error = "RUNNING", None, None
         state.epoch += 1
+    elif event.type == "run_patched":
+        state.revision, state.digest = event.data["revision"], event.data["digest"]
+        _adopt(state, event, [""])
+    elif event.type == "items_patched":
+        path = event.token_id.removeprefix(f"{state.run_id}.")
+        _adopt(state, event, [f"{path}-{index}" for index in event.data["indexes"]])
     elif event.type in ("map_started", "items_started", "item_completed"):
         _advance_map(state, event)
     values = _values(event)
@@ -186,6 +192,15 @@ def _end(state: RunState, event: Event) -> None:
         _forget_items(state, f"{state.run_id}.")
         state.tokens.clear()
         state.arrivals.clear()
+
+
+def _adopt(state: RunState, event: Event, scopes: Iterable[str]) -> None:
+    """What a patch makes forgotten in the scopes that go over to its graph."""
+    for scope in scopes:
+        for loop in event.data.get("loops", ()):
+            state.passes.get(scope, {}).pop(loop, None)
+        if event.data.get("unranked"):
+            state.ranks.pop(scope, None)
 
 
 def _advance_map(state: RunState, event: Event) -> None:
@@ -274,6 +289,9 @@ def _move_tokens(state: RunState, event: Event, values: Mapping[str, Any]) -> No
                     raise BrokenHistory(f"event {event.seq} of {event.run_id}: no value of {arrival[0]} for {token}")
                 state.arrivals.setdefault(token, {})[arrival[0]] = values[arrival[0]]
         state.tokens[token] = record
+        if token in state.maps and not record.get("map"):  # it begins anew
+            del state.maps[token]
+            _forget_items(state, f"{token}-")
     for token in event.data.get("gone") or ():
         state.tokens.pop(token, None)
         state.arrivals.pop(token, None)

@@ -23,7 +23,9 @@ IR_VERSION = 1
 TASK_TYPES = frozenset({"agent", "function", "http", "sql"})
 """Types that make a task on a stream."""
 OPENED_TYPES = frozenset({"map", "workflow", "human", "wait"})
-"""Types that the coordinator opens and that end later; every other type it decides in passing."""
+"""Types that the coordinator opens and that end later."""
+PASSING_TYPES = frozenset({"branch", "loop", "transform", "join"})
+"""Types that the coordinator decides in passing."""
 
 DEFAULT_PARALLEL = 1_000
 """Items of a map that are started at once, if it does not say otherwise."""
@@ -155,6 +157,14 @@ _TEMPLATES: Mapping[str, tuple[str, ...]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Patched:
+    """What the patches of a run's agents have added so far (tool `patch_workflow`)."""
+
+    depths: Mapping[str, int] = field(default_factory=dict)  # node -> 1 + that of the agent that added it
+    calls: int = 0  # model calls
+
+
 @dataclass(frozen=True)
 class IR:
     """A workflow, compiled. Equal IRs have equal digests."""
@@ -163,6 +173,7 @@ class IR:
     entries: tuple[str, ...]
     nodes: Mapping[str, Node]
     lanes: bool  # some node is `join: any`, so that executions may overlap and outputs carry ranks
+    patched: Patched | None = None  # the IR of a run that was patched
     text: str = field(default="", compare=False)
 
     @property
@@ -204,14 +215,15 @@ class IR:
     @cached_property
     def repeats(self) -> bool:
         """Some node may be executed more than once in a run."""
-        return self.lanes or bool(self.loops)
+        return self.lanes or bool(self.loops) or self.patched is not None
 
     def keeps_output_for(self, node_id: str) -> bool:
         """What arrives at this node stays its predecessor's output in the context until the node has read it.
 
-        Elsewhere the predecessor may run again first: beside it in another lane, or in a loop while this node waits.
+        Elsewhere the predecessor may run again first: beside it in another lane, in a loop while this node waits, or
+        after another patch.
         """
-        return not self.lanes and not (self.loops and self.nodes[node_id].analysis.waits)
+        return not self.lanes and not self.patched and not (self.loops and self.nodes[node_id].analysis.waits)
 
     def is_plain(self, node_id: str) -> bool:
         """Nothing has to be evaluated when this task is done: unconditional edges to tasks, or to nodes that wait."""
@@ -231,14 +243,19 @@ class IR:
         return {}
 
     @classmethod
-    def build(cls, workflow: Mapping[str, Any], entries: tuple[str, ...], analyses: Mapping[str, Analysis]) -> IR:
+    def build(
+        cls, workflow: Mapping[str, Any], entries: tuple[str, ...], analyses: Mapping[str, Analysis],
+        patched: Patched | None = None,
+    ) -> IR:  # fmt: skip
         """The IR of a workflow that is known to be valid. `analyses` has one entry per node id."""
-        document = {
+        document: dict[str, Any] = {
             "ir": IR_VERSION,
             "workflow": workflow,
             "entries": list(entries),
             "graph": {node_id: _sparse(analysis) for node_id, analysis in analyses.items()},
         }
+        if patched is not None:
+            document["patched"] = {"depths": dict(patched.depths), "calls": patched.calls}
         return cls._read(document, _canonical(document))
 
     @classmethod
@@ -257,6 +274,7 @@ class IR:
             entries=tuple(document["entries"]),
             nodes=nodes,
             lanes=any(node.any for node in nodes.values()),
+            patched=Patched(**document["patched"]) if "patched" in document else None,
             text=text,
         )
 

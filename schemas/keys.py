@@ -37,6 +37,10 @@ class Keys:
         """string: the IR as JSON, always the newest revision"""
         return f"{self.prefix}ir:{run_id}"
 
+    def first_ir(self, run_id: str) -> str:
+        """string: the IR of revision 1, of a run that was patched"""
+        return f"{self.prefix}first_ir:{run_id}"
+
     def tokens(self, run_id: str, scope: str = "") -> str:
         """hash: token id -> record (JSON: node, state, attempt, stream, entry ...)"""
         return f"{self.prefix}tokens:{run_id}{_in(scope)}"
@@ -76,6 +80,10 @@ class Keys:
     def parked(self, run_id: str) -> str:
         """list: tokens that wait until the run is resumed"""
         return f"{self.prefix}parked:{run_id}"
+
+    def adopting(self, run_id: str) -> str:
+        """set: tokens of maps whose items still follow the run's last patch"""
+        return f"{self.prefix}adopting:{run_id}"
 
     def children(self, run_id: str) -> str:
         """set: child runs that have not ended"""

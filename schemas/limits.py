@@ -29,6 +29,8 @@ class Limits:
     map_depth: int = 4  # maps in maps
     child_depth: int = 8  # child runs in child runs
     tool_result_bytes: int = 65_536  # of a tool's result that a model is shown
+    patch_operations: int = 100
+    patch_bytes: int = 256_000  # of a patch's operations
     interruptions: int = 10  # executions of one token that died with their runner, before it counts as failed
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from schemas.ir import IR
+from schemas.ir import IR, Node
 from schemas.values import Artifact
 
 Rank = tuple[int, str]
@@ -50,6 +50,7 @@ class Plan:
     fires: list[Arrival] = field(default_factory=list)
     arrivals: list[Arrival] = field(default_factory=list)
     passes: dict[str, int] = field(default_factory=dict)  # loop -> passes completed
+    found: dict[str, int] = field(default_factory=dict)  # loop -> passes that these were counted from
     restarted: list[str] = field(default_factory=list)  # inner loops that start afresh
     artifacts: list[Artifact] = field(default_factory=list)
     items: list[str] = field(default_factory=list)  # stored texts: start each with this plan (start_items)
@@ -79,6 +80,8 @@ class Plan:
             body["arrivals"] = [_arrival(arrival, put(carried(arrival))) for arrival in self.arrivals]
         if self.passes:
             body["passes"] = self.passes
+        if self.found and ir.patched:  # tokens of another revision may go round beside this one
+            body["found"] = self.found
         if self.restarted:
             body["restarted"] = self.restarted
         if self.artifacts:
@@ -122,6 +125,26 @@ def start_plan(ir: IR, map_node: str | None = None) -> Plan:
         arrival = Arrival(node_id, "", None, (0, ""), 0, "")
         (plan.arrivals if ir.nodes[node_id].analysis.waits else plan.fires).append(arrival)
     return plan
+
+
+def places(ir: IR, map_node: str | None = None) -> dict[str, dict[str, Any]]:
+    """Where the tokens of a graph go: of the run's own nodes, or those of a map, whose exit stands under "".
+
+    node -> {stream, queue_ms, within, blocks, waits, parallel (of a map)}
+    """
+    found = {node.id: _place(ir, node) for node in ir.nodes.values() if node.analysis.map == map_node}
+    if map_node is not None:
+        found[""] = {"exit": ir.nodes[map_node].analysis.exit}
+    return found
+
+
+def _place(ir: IR, node: Node) -> dict[str, Any]:
+    place = _target(ir, node.id)
+    if node.analysis.waits:
+        place["waits"] = True
+    if node.map:
+        place["parallel"] = node.map.max_parallel
+    return place
 
 
 def _blocks(ir: IR, node_id: str) -> Iterable[str]:

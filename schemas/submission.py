@@ -62,11 +62,13 @@ def start_of_stored(
     timeout_ms: int | None = None,
     retention_ms: int = RETENTION_MS,
     by: str = "",
+    batch_patch: str = "",
 ) -> Start:
     """A run of `ir` on an input that `encode_value` has made text, with its artifact if it is one.
 
     `request` tells the same submission from another one under the same run id (`request_digest`). `version`
-    is None for an inline workflow. `by` is who asked.
+    is None for an inline workflow. `by` is who asked. `batch_patch`: of a run that begins with a patch of its batch
+    (schemas/batch_mark.py).
     """
     fields = {
         "workflow": ir.workflow_id,
@@ -80,6 +82,8 @@ def start_of_stored(
     }
     if timeout_ms is not None:
         fields["timeout_ms"] = str(timeout_ms)
+    if batch_patch:
+        fields["batch_patch"] = batch_patch
     event: dict[str, Any] = {
         "workflow_id": ir.workflow_id,
         "version": version,
@@ -90,7 +94,8 @@ def start_of_stored(
         event["stored_input"] = input_text
     else:
         event["input"] = orjson.Fragment(input_text)
-    optional = {"batch_id": batch_id, "key": key, "labels": labels, "by": by}
+    number = int(batch_patch.split(maxsplit=1)[0]) if batch_patch else None
+    optional = {"batch_id": batch_id, "key": key, "labels": labels, "by": by, "batch_patch": number}
     event |= {name: part for name, part in optional.items() if part}
     return Start(run_id, ir, fields, input_text, event, (artifact,) if artifact else ())
 

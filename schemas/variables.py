@@ -9,7 +9,6 @@ from typing import Any
 def make_variables(
     *,
     node_type: str,
-    waits: bool,
     input: Any,
     arrived: Mapping[str, Any],
     ctx: Mapping[str, Any],
@@ -24,7 +23,7 @@ def make_variables(
     """
     variables = {
         "input": input,
-        "output": arrived_output(node_type, waits, input if index is None else item, arrived),
+        "output": arrived_output(node_type, input if index is None else item, arrived),
         "ctx": {node: {"output": output} for node, output in ctx.items()},
         "iteration": iteration,
         "run": run,
@@ -37,14 +36,14 @@ def item_index(scope: str) -> int | None:
     return int(scope.rpartition("-")[2]) if scope else None
 
 
-def arrived_output(node_type: str, waits: bool, entry: Any, arrived: Mapping[str, Any]) -> Any:
+def arrived_output(node_type: str, entry: Any, arrived: Mapping[str, Any]) -> Any:
     """`output` at a node that starts (routing semantics: "`output`, `ctx`, the run's output").
 
     `entry` is what an entry gets: the run's input, or the item.
     """
     if not arrived:
         return entry
-    if node_type == "join" or (waits and len(arrived) > 1):
+    if node_type == "join" or len(arrived) > 1:
         return dict(arrived)
     return next(iter(arrived.values()))
 

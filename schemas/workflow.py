@@ -27,6 +27,16 @@ def read_workflow(text: str | bytes, media: Media, limits: Limits = LIMITS) -> d
     Refused are texts over `workflow_bytes` or nested deeper than `json_depth`, keys that occur twice, NaN and
     Infinity. YAML is read by the core schema of YAML 1.2 (`no` and `on` are strings), with anchors and aliases.
     """
+    document = read_text(text, media, limits)
+    problems = json_problems(document, limits)
+    if problems:
+        raise InvalidDocument(problems)
+    assert isinstance(document, dict)  # json_problems says otherwise
+    return document
+
+
+def read_text(text: str | bytes, media: Media, limits: Limits = LIMITS) -> Any:
+    """The value that a text holds, whatever it is: `json_problems` looks at what is in it. Raises InvalidDocument."""
     size = len(text.encode(errors="replace") if isinstance(text, str) else text)
     if size > limits.workflow_bytes:
         _refuse("too-large", f"The document has {size} bytes; the limit workflow_bytes is {limits.workflow_bytes}.")
@@ -34,12 +44,7 @@ def read_workflow(text: str | bytes, media: Media, limits: Limits = LIMITS) -> d
         plain = text.decode("utf-8-sig") if isinstance(text, bytes) else text.removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         _refuse("not-utf-8", f"The document is not UTF-8: byte {error.start + 1} is wrong.")
-    document = _read_yaml(plain, limits) if media == "yaml" else _read_json(plain)
-    problems = json_problems(document, limits)
-    if problems:
-        raise InvalidDocument(problems)
-    assert isinstance(document, dict)  # json_problems says otherwise
-    return document
+    return _read_yaml(plain, limits) if media == "yaml" else _read_json(plain)
 
 
 def json_problems(document: Any, limits: Limits = LIMITS) -> list[Problem]:

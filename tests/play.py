@@ -88,7 +88,7 @@ class Play:
     async def claim(self, task: Task, runner: str = "runner-1", *, reclaimed: bool = False) -> StartedTask:
         node = self.ir.nodes[task.node_id]
         reads = self.ir.addresses(node.id, node.analysis.task_reads)
-        claim = Claim(task, reads, node.timeout_ms, reclaimed)
+        claim = Claim(task, task.digest, reads, node.timeout_ms, reclaimed)
         return (await self.store.start_task([claim], runner))[0]
 
     async def finish(self, task: Task, started: StartedTask, result: Any) -> str:

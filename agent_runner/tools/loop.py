@@ -17,10 +17,11 @@ from agent_runner.backoff import Backoff, passes
 from agent_runner.engines.engine import ChatReply, ChatRequest, ToolCall, Turn
 from agent_runner.failure import TaskFailed
 from agent_runner.tools.report import CallReport, bounded_text, plain, result_text
-from agent_runner.tools.tool import MAX_CALLS, MAX_ROUNDS, Call, Tool, ToolFailed
+from agent_runner.tools.tool import Call, Tool, ToolFailed
 from agent_runner.work import Work
 from lua.run_store import RunStore
 from schemas.limits import LIMITS
+from schemas.model_calls import CALLS, ROUNDS
 
 log = logging.getLogger("pavane.runner")
 
@@ -61,8 +62,8 @@ class ToolLoop:
         self._model = ask
         self._work = work
         self._tools = tools
-        self._max_rounds = work.node.config.get("max_rounds", MAX_ROUNDS)
-        self._max_calls = work.node.config.get("max_calls", MAX_CALLS)
+        self._max_rounds = work.node.config.get("max_rounds", ROUNDS)
+        self._max_calls = work.node.config.get("max_calls", CALLS)
 
     async def answer(self, request: ChatRequest, fits: Callable[[str], bool]) -> ChatReply:
         """The model's last reply. `fits` says whether a text satisfies the request's `response_format`.

@@ -12,9 +12,6 @@ from agent_runner.engines.engine import ToolOffer
 from agent_runner.work import Work
 from schemas.compiler.json_schema import schema_problems, schema_validator
 
-MAX_ROUNDS = 8
-MAX_CALLS = 32
-"""How far an agent goes if its node does not say: how often the model is asked, and calls in all rounds together."""
 _SHOWN = 300  # characters of a validator's message, which may quote all arguments
 
 
@@ -37,7 +34,7 @@ Execute = Callable[[Call], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """`kind` is handler, http, workflow or mcp."""
+    """`kind` is handler, http, workflow, mcp or patch_workflow."""
 
     kind: str
     offer: ToolOffer

@@ -12,11 +12,14 @@ from agent_runner.tools.handler_tools import handler_tool
 from agent_runner.tools.http_tools import http_tool
 from agent_runner.tools.mcp_server import McpServer
 from agent_runner.tools.mcp_tools import McpTools
-from agent_runner.tools.tool import MAX_CALLS, Tool
+from agent_runner.tools.patch_tools import PatchTools
+from agent_runner.tools.tool import Tool
 from agent_runner.tools.workflow_tools import Aside, Workflows, WorkflowTools, no_workflows
 from agent_runner.web.caller import WebCaller
 from agent_runner.work import Work
 from lua.run_store import RunStore
+from schemas.ir import Node
+from schemas.model_calls import CALLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +37,16 @@ class Toolbox:
         self._sources = sources
         self._workflows = WorkflowTools(store, aside, sources.workflows)
         self._mcp = McpTools(sources.mcp_servers)
+        self._patches = PatchTools(store)
 
     async def tools(self, work: Work) -> dict[str, Tool]:
         """The tools of an agent, by name. Raises TaskFailed where one of them can not be had."""
         configs = work.node.config["tools"]
         if work.attempt > 1 and any("workflow" in config for config in configs):
-            await self._workflows.withdraw(work, work.node.config.get("max_calls", MAX_CALLS))
+            await self._workflows.withdraw(work, work.node.config.get("max_calls", CALLS))
         found: dict[str, Tool] = {}
         for config in configs:
-            for tool in await self._of(config):
+            for tool in await self._of(config, work.node):
                 if tool.name in found:
                     raise TaskFailed("invalid_input", f"two tools of this agent are called {tool.name!r}")
                 found[tool.name] = tool
@@ -53,11 +57,13 @@ class Toolbox:
         await self._mcp.close()
         await self._sources.caller.close()
 
-    async def _of(self, config: Mapping[str, Any]) -> list[Tool]:
+    async def _of(self, config: Mapping[str, Any], node: Node) -> list[Tool]:
         if "handler" in config:
             return [handler_tool(config, self._sources.handlers)]
         if "http" in config:
             return [http_tool(config["http"], self._sources.caller)]
         if "workflow" in config:
             return [await self._workflows.tool(config["workflow"])]
+        if "patch_workflow" in config:
+            return self._patches.tools(config["patch_workflow"], node.id)
         return await self._mcp.tools(config)

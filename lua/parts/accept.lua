@@ -21,5 +21,6 @@ local function accept(digest, node)
   end
   if not is_scope_live(scope_of(token)) then ignore('over') return nil, nil, {'over', run.status} end
   if digest ~= run.digest then return nil, nil, {'stale', run.digest} end
+  if not is_adopted(run, scope_of(token)) then return nil, nil, {'unadopted'} end
   return run, record
 end

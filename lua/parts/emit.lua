@@ -8,15 +8,18 @@ local function iteration_in(target, scope)
   return tonumber(redis.call('HGET', loop_key(target.within, scope), 'current_iteration') or 0)
 end
 
--- Put a token that may run now to work: on its stream, or before the coordinator.
+-- Put a token to work: on its stream, or before the coordinator.
+local function put_to_work(run, token, record, target)
+  record.queue_ms = target.queue_ms
+  if target.stream then return enqueue(run, token, record, target.stream) end
+  record.stream = nil
+  ask_coordinator(run, token, record)
+end
+
+-- A token that may run now.
 local function fire(run, token, record, target)
   record.iteration = iteration_in(target, record.scope or '')
-  record.queue_ms = target.queue_ms
-  if target.stream then
-    enqueue(run, token, record, target.stream)
-  else
-    ask_coordinator(run, token, record)
-  end
+  put_to_work(run, token, record, target)
 end
 
 local function scoped(record, scope)
@@ -58,6 +61,9 @@ local function merge(plan, token, arrival)
   end
   if known and plan.ranked and not newer(known, arrival.rank[1], arrival.rank[2]) then return end
   if known then
+    if known[2] == arrival.rank[1] and known[3] == arrival.rank[2] then
+      known[4] = (known[4] or 0) + 1 -- another execution of equal rank: it shows that the value is new (fold)
+    end
     known[2], known[3] = arrival.rank[1], arrival.rank[2]
   else
     table.insert(record.from, origin(arrival))

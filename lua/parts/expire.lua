@@ -1,6 +1,6 @@
 -- The keys of a run that has ended. Expects: parts/keys.
 local RUN_KEYS = {'run', 'ir', 'tokens', 'context', 'ranks', 'ends', 'waiting', 'pending', 'arrivals', 'outcomes',
-  'artifacts', 'parked', 'children'}
+  'artifacts', 'parked', 'children', 'adopting', 'first_ir'}
 
 local function expire_run(loops, ms)
   for _, kind in ipairs(RUN_KEYS) do redis.call('PEXPIRE', of_run(kind), ms) end

@@ -91,6 +91,7 @@ local function restore(run, token, record)
   if record.map then
     redis.call('PERSIST', of_token('map', token))
     redis.call('PERSIST', of_token('results', token))
+    if redis.call('SISMEMBER', of_run('adopting'), token) == 1 then follow_soon(token) end
   end
   RESTORE[was](run, token, record)
 end

@@ -2,10 +2,12 @@
 -- nil if there is no such run; `...`: further fields of the hash, which it gives as `more`. `seq`, `live` and `made`
 -- (tokens made so far) are written back by save_run.
 local function load_run(...)
-  local values = redis.call('HMGET', of_run('run'), 'status', 'digest', 'seq', 'live', 'made', 'batch', 'priority', ...)
+  local values = redis.call('HMGET', of_run('run'), 'status', 'digest', 'seq', 'live', 'made', 'batch', 'priority',
+    'adopting', ...)
   if not values[1] then return nil end
   return {status = values[1], digest = values[2], seq = tonumber(values[3]), live = tonumber(values[4]),
-    made = tonumber(values[5]), batch = values[6] or '', priority = values[7] or '', more = {unpack(values, 8)}}
+    made = tonumber(values[5]), batch = values[6] or '', priority = values[7] or '', adopting = values[8] or nil,
+    more = {unpack(values, 9)}}
 end
 
 local function is_live(run) return run.status == 'RUNNING' or run.status == 'PAUSED' end

@@ -29,6 +29,20 @@ local function is_in_limbo(run, token, record)
   return run.status == 'FAILED' or (is_live(run) and not is_scope_live(scope_of(token)))
 end
 
+-- Whether a scope has gone over to the run's graph: after a patch the items of maps follow one by one (adopt_items).
+local function is_adopted(run, scope)
+  if not run.adopting or scope == '' then return true end
+  return redis.call('HGET', in_scope('scope', scope), 'adopted') == run.digest
+end
+
+-- Whether a patch that the token's item has yet to follow ends what the token has begun: no outcome of it counts.
+local function is_outdated(run, token, record)
+  if is_adopted(run, scope_of(token)) then return false end
+  local change, node = cjson.decode(run.adopting), record.node
+  local begun = record.state ~= 'queued' and record.state ~= 'delayed'
+  return change.gone[node] or (begun and (change.retyped[node] or change.redefined[node]))
+end
+
 local function put_off(kind, token, record)
   set_timer(kind, token, record, now + 1000)
   return {'waiting'}

@@ -109,6 +109,7 @@ local function withdraw(run, record)
     if record.state == 'running' then count_model(record.stream, 'executed', 1) end
   end
   record.entry = nil
+  if record.next then record.stream, record.next = record.next, nil end
 end
 
 -- Stop the clock of a token's current attempt, and what waits for its answer.
@@ -132,6 +133,11 @@ end
 -- Let timers bring the items of a map in line with their map, slice by slice.
 local function sweep_soon(token)
   redis.call('ZADD', of_shard('timers'), now, 'sweep ' .. run_id .. ' ' .. token .. ' 0')
+end
+
+-- Let timers bring them over to the run's last patch, likewise.
+local function follow_soon(token)
+  redis.call('ZADD', of_shard('timers'), now, 'adopt ' .. run_id .. ' ' .. token .. ' 0')
 end
 
 -- End what a token has started: a map's items, a child run.

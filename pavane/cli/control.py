@@ -1,5 +1,6 @@
 """Control: stop, pause, resume, retry, of a run or of a batch."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -23,7 +24,11 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=example("pavane stop run_0193f2a4 --reason 'wrong input'"))(stop)
     app.command(epilog=example("pavane pause batch_0193f2a4 --reason 'the card is needed'"))(pause)
     app.command(epilog=example("pavane resume batch_0193f2a4"))(resume)
-    app.command(epilog=example("pavane retry run_0193f2a4", "pavane retry batch_0193f2a4"))(retry)
+    app.command(
+        epilog=example(
+            "pavane retry run_0193f2a4", "pavane retry run_0193f2a4 --paused", "pavane retry batch_0193f2a4"
+        )
+    )(retry)  # fmt: skip
 
 
 def stop(target: Target, reason: Reason = None, as_json: Json = False, api: Api = None, data: Data = None) -> None:
@@ -44,15 +49,22 @@ def resume(target: Target, reason: Reason = None, as_json: Json = False, api: Ap
         _say(target, act(client, target, "resume", reason), as_json=as_json)
 
 
-def retry(target: Target, reason: Reason = None, as_json: Json = False, api: Api = None, data: Data = None) -> None:
+def retry(
+    target: Target,
+    reason: Reason = None,
+    paused: Annotated[bool, typer.Option("--paused", help="Of a run: let it go on by `resume`, to patch it.")] = False,
+    as_json: Json = False,
+    api: Api = None,
+    data: Data = None,
+) -> None:
     """Let a failed run go on where it failed, or all failed runs of a batch."""
     with client_of(api, data) as client:
-        _say(target, act(client, target, "retry", reason), as_json=as_json)
+        _say(target, act(client, target, "retry", reason, {"paused": True} if paused else {}), as_json=as_json)
 
 
-def act(client: Client, target: str, action: str, reason: str | None) -> Any:
+def act(client: Client, target: str, action: str, reason: str | None, more: Mapping[str, Any] | None = None) -> Any:
     """POST /runs/{id}/{action}, or /batches. Made ids say what they are of; others are tried as a run first."""
-    body = {"reason": reason} if reason else {}
+    body = {**({"reason": reason} if reason else {}), **(more or {})}
     if target.startswith("batch_"):
         return client.post("batches", target, action, body=body)
     try:

@@ -3,7 +3,7 @@
 0 ok, 1 the run or check failed, 2 bad use, 3 not reachable.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import orjson
@@ -12,12 +12,15 @@ from typer.core import TyperGroup
 
 from pavane.cli import (
     approvals,
+    batch_patches,
     batches,
     control,
     demo,
     expressions,
     letters,
+    patches,
     rehearsal,
+    revisions,
     runs,
     service,
     show,
@@ -62,7 +65,7 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except Refused as refused:
             code = BAD_USE if refused.status in BAD_STATUS else FAILED
-            _fail(ctx, code, refused.detail, refused.errors, refused.status)
+            _fail(ctx, code, refused.detail, refused.errors, {"status": refused.status, **refused.more})
         except tuple(EXIT_CODES) as error:
             _fail(ctx, EXIT_CODES[type(error)], str(error))
         except KeyboardInterrupt:
@@ -70,15 +73,17 @@ class Commands(TyperGroup):
 
 
 def _fail(
-    ctx: typer.Context, code: int, message: str, errors: Sequence[Any] = (), status: int | None = None
+    ctx: typer.Context, code: int, message: str, errors: Sequence[Any] = (), more: Mapping[str, Any] | None = None
 ) -> NoReturn:
+    more = more or {}
     if ctx.obj:
-        problem = {"error": message, "status": status, "errors": list(errors)}
+        problem = {"error": message, "errors": list(errors), **more}
         text = orjson.dumps({name: value for name, value in problem.items() if value}).decode()
     else:
         text = f"pavane: {message}"
         if len(errors) > 1 or any(error["message"] not in message for error in errors):
             text += "".join(f"\n  {error['path'] or '/'}  {error['code']}: {error['message']}" for error in errors)
+        text += "".join(f"\n  {t.get('node_id', '')}  {t['state']}  {t['token_id']}" for t in more.get("tokens") or ())
     typer.echo(text, err=True)
     raise typer.Exit(code) from None
 
@@ -99,9 +104,12 @@ for group in (
     runs,
     show,
     control,
+    patches,
+    revisions,
     approvals,
     letters,
     batches,
+    batch_patches,
     workflows,
     expressions,
     rehearsal,

@@ -1,7 +1,7 @@
 """Options that many commands share, and the settings that they make."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +13,12 @@ Api = Annotated[
     str | None,
     typer.Option(metavar="URL", help="The API. Default: PAVANE_API, else the `pavane up` that runs in --data."),
 ]
+Description = Annotated[str | None, typer.Option(metavar="TEXT", help="What it is for; kept with it.")]
+LiveTokens = Annotated[
+    Literal["refuse", "cancel"] | None, typer.Option(help="Of nodes that are removed. Default: refuse the patch.")
+]
+Restart = Annotated[bool, typer.Option("--restart", help="Begin anew what runs under another definition.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and change nothing.")]
 Data = Annotated[Path | None, typer.Option(metavar="DIR", help="Data folder of a `pavane up`. Default: PAVANE_DATA.")]
 ReadyFd = Annotated[int | None, typer.Option(hidden=True)]
 

@@ -20,6 +20,7 @@ from pavane.cli.output import (
     table,
 )
 from pavane.client import Client
+from pavane.event_lines import difference
 from schemas.keys import path_of
 
 LAST_EVENTS = 2_000
@@ -37,12 +38,16 @@ def show(run_id: RunArgument, as_json: Json = False, api: Api = None, data: Data
     with client_of(api, data) as client:
         found = client.get("runs", run_id)
         faults = [] if as_json else _condition_errors(client, found)
+        patched = None if as_json else _last_patch(client, found)
     if as_json:
         print_json(found)
         return
     out = console()
     width = max(60, out.width - 18) if out.is_terminal else 400
-    parts: list[Any] = [pairs(_facts(found, width))]
+    facts = _facts(found, width)
+    if patched:
+        facts.insert(3, ("patched", patched))
+    parts: list[Any] = [pairs(facts)]
     if found["outputs"]:
         parts += [
             "\noutputs",
@@ -58,6 +63,14 @@ def show(run_id: RunArgument, as_json: Json = False, api: Api = None, data: Data
     if faults:
         parts += ["\nconditions in error, which count as false", pairs(faults)]
     print_shown(*parts)
+
+
+def _last_patch(client: Client, found: Mapping[str, Any]) -> str | None:
+    """`2026-01-01 12:00:00 by ada: warmer`"""
+    if found["revision"] == 1:
+        return None
+    (last,) = client.get("runs", found["run_id"], "revisions", after=found["revision"] - 1, limit=1)["revisions"]
+    return f"{clock(last['at'])} by {last['by'] or 'somebody'}: {last['description'] or difference(last)}"
 
 
 def _condition_errors(client: Client, found: Mapping[str, Any]) -> list[tuple[str, str]]:

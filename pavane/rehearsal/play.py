@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -13,13 +13,16 @@ from agent_runner import outcome
 from agent_runner.failure import TaskFailed
 from agent_runner.nodes.function import FunctionNodes
 from agent_runner.work import Work
-from pavane.rehearsal.calls import STAND_IN
+from lua.patching import Patch, Patching, PatchRefused
+from pavane.rehearsal.calls import STAND_IN, all_nodes
 from pavane.rehearsal.case import Case
 from pavane.rehearsal.fault import CaseFault
 from pavane.rehearsal.outputs import OutputRules, check_status
 from pavane.rehearsal.record import Record
-from pavane.rehearsal.reply import Moment, Reply, Script
+from pavane.rehearsal.reply import Moment, Reply, Script, read_script
 from pavane.rehearsal.stage import Stage
+from schemas.agent_patch import revise_by_agent
+from schemas.errors import InvalidDocument
 from schemas.events import Event
 from schemas.expressions.error import TemplateError
 from schemas.ir import IR, Node
@@ -39,12 +42,14 @@ Answer = Callable[[], Awaitable[Any]]
 
 @dataclass
 class Play:
-    """One case on the stage. `nodes`: all that may be executed, those of called workflows too."""
+    """One case on the stage. `nodes`: all that may be executed, those of called workflows too; patches add to them,
+    and `later` are the outputs that the case has for what they add."""
 
     stage: Stage
     ir: IR
-    nodes: Mapping[str, Node]
-    scripts: Mapping[str, Script]
+    nodes: dict[str, Node]
+    scripts: dict[str, Script]
+    later: dict[str, Any]
     rules: OutputRules
     functions: FunctionNodes | None
     record: Record
@@ -59,10 +64,12 @@ class Play:
         while True:
             happened = await self._settle()
             if self.record.ended:
-                return
+                break
             idle = 0 if happened else idle + 1
             if idle > IDLE_JUMPS or not (await self._start_tasks() or await self._go_on()):
                 raise CaseFault("the run", f"it can not go on: {self.record.standing()}")
+        for node in self.later:
+            raise CaseFault(f"outputs.{node}", "the workflow has no such node, nor did a patch add it")
 
     # -- one step ----------------------------------------------------------------------------------
     async def _settle(self) -> bool:
@@ -126,6 +133,8 @@ class Play:
                 after_ms = min(reply.after_ms, limit_ms)
                 if reply.after_ms > limit_ms:
                     raise TaskFailed("timeout", f"no answer within {work.timeout_s:g} s")
+                if reply.patch is not None:
+                    await self._patch(work, reply, reply.patch)
                 output = self._output(work, reply, rendered)
             finish = outcome.completed(work.task, work.attempt, output, {})
         except TemplateError as error:
@@ -133,6 +142,27 @@ class Play:
         except TaskFailed as error:
             finish = outcome.failed(work.task, work.attempt, error)
         self._answer(after_ms, partial(self.stage.store.finish_task, [finish]))
+
+    async def _patch(self, work: Work, reply: Reply, operations: Sequence[Any]) -> None:
+        """The run is patched, as the agent's tool would do it. Raises CaseFault."""
+        run_id, patching = work.task.run_id, Patching(self.stage.store)
+        event = {"by": work.task.token_id, "node": work.node.id}
+        refused: list[tuple[str, str]] = []
+        try:
+            await patching.patch(run_id, Patch(lambda ir: revise_by_agent(ir, operations, work.node.id), event))
+        except InvalidDocument as error:
+            refused = [(problem.code, f"{problem.path}: {problem.message}") for problem in error.problems]
+        except PatchRefused as error:
+            refused = [(error.reason, str(error))]
+        if reply.refused is not None and reply.refused not in [code for code, _ in refused]:
+            raise CaseFault(
+                f"{reply.place}.refused", f"the patch is not refused as {reply.refused}: {refused or 'it holds'}"
+            )
+        if refused and reply.refused is None:
+            raise CaseFault(f"{reply.place}.patch", "; ".join(f"{text} ({code})" for code, text in refused))
+        self.nodes |= all_nodes((await patching.base(run_id)).ir)
+        for node in self.later.keys() & self.nodes.keys():
+            self.scripts[node] = Script(read_script(self.nodes[node], self.later.pop(node)))
 
     def _output(self, work: Work, reply: Reply, rendered: Mapping[str, Any]) -> Any:
         """Raises TaskFailed where that is what the case wants, and CaseFault."""

@@ -19,10 +19,7 @@ from pavane.rehearsal.reply import Script, read_script
 from pavane.rehearsal.stage import Stage, same_chance
 from pavane.rehearsal.verdict import judge
 from schemas.compiler.compiler import compile_workflow
-from schemas.ir import IR, TASK_TYPES
-
-SCRIPTED = TASK_TYPES | {"human", "wait", "workflow"}
-"""Node types that a case gives outputs for; all others are decided."""
+from schemas.ir import IR
 
 
 @dataclass(frozen=True)
@@ -63,9 +60,11 @@ class Player:
         try:
             with same_chance():
                 scripts = self._scripts(case)
-                play = Play(self.stage, self._ir(scripts), self.nodes, scripts, self.rules, self.functions, record)
+                later = {node: given for node, given in case.outputs.items() if node not in self.nodes}
+                ir, nodes = self._ir(scripts), dict(self.nodes)
+                play = Play(self.stage, ir, nodes, scripts, later, self.rules, self.functions, record)
                 await play.run(case)
-            differences = judge(case, record, self.nodes, self.stage.now_ms - at_ms)
+            differences = judge(case, record, nodes, self.stage.now_ms - at_ms)
         except CaseFault as error:
             fault = error
         return Played(case, record, differences, fault, self.stage.now_ms - at_ms)
@@ -75,17 +74,13 @@ class Player:
         schema = self.ir.workflow.get("input_schema")
         if schema is not None:
             self.rules.check_schema(schema, case.input, "input", "the workflow's input_schema")
-        scripts = {}
-        for node_id, given in case.outputs.items():
-            node = self.nodes.get(node_id)
-            if node is None:
-                raise CaseFault(f"outputs.{node_id}", "the workflow has no such node")
-            if node.type not in SCRIPTED:
-                raise CaseFault(f"outputs.{node_id}", f"a node of type {node.type} is decided, not scripted")
-            if node.type == "wait" and "event" not in node.config:
-                raise CaseFault(f"outputs.{node_id}", "the node waits for a time, which comes by itself")
-            scripts[node_id] = Script(read_script(node, given))
-        return scripts
+        known = [node for node in case.outputs if node in self.nodes]
+        scripts = {node: read_script(self.nodes[node], case.outputs[node]) for node in known}
+        if not any(reply.patch for replies in scripts.values() for reply in replies):
+            for node in case.outputs:
+                if node not in self.nodes:
+                    raise CaseFault(f"outputs.{node}", "the workflow has no such node")
+        return {node: Script(replies) for node, replies in scripts.items()}
 
     def _ir(self, scripts: Mapping[str, Script]) -> IR:
         """The workflow as it is played: scripted calls have their stand-ins."""

@@ -127,7 +127,6 @@ class Record:
         map_token = f"{run_id}.{scope.rpartition('-')[0]}"
         return make_variables(
             node_type=node.type,
-            waits=node.analysis.waits,
             input=self.inputs[run_id],
             arrived={arrival[0]: ctx.get(arrival[0]) for arrival in token.get("from") or () if arrival[0]},
             ctx={},

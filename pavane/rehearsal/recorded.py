@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pavane.rehearsal.player import SCRIPTED
 from pavane.rehearsal.record import Record, Step
+from pavane.rehearsal.reply import SCRIPTED
 from schemas.events import Event
 from schemas.ir import Node
 from schemas.values import ARTIFACT
@@ -31,6 +31,8 @@ def recorded_case(events: Iterable[Mapping[str, Any]], nodes: Mapping[str, Node]
     state = record.state()
     if state.status not in ("COMPLETED", "FAILED"):
         raise Unplayable(f"only a run that has completed or failed makes a case; this one is {state.status}")
+    if any(event.type == "run_patched" for event in record.events):
+        raise Unplayable("the run was patched: a case plays the workflow as it was registered")
     outputs: dict[str, list[Any]] = {}
     for step in record.steps:
         node = nodes.get(step.node)

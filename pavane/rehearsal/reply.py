@@ -7,19 +7,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from pavane.rehearsal.fault import CaseFault
+from schemas.agent_patch import TOOL, Bounds
 from schemas.expressions.error import EvaluationError, ExpressionError
 from schemas.expressions.expression import Expression, parse_expression
-from schemas.ir import Node
+from schemas.ir import TASK_TYPES, Node
 from schemas.messages import PERMANENT, RETRIABLE, Failure
 
+SCRIPTED = TASK_TYPES | {"human", "wait", "workflow"}
+"""Node types that a case gives outputs for; all others are decided."""
 GIVERS = ("output", "error", "event", "deadline")
 CONDITIONS = ("when", "iteration", "item", "attempt")
-WORDS = {*GIVERS, *CONDITIONS, "after_ms"}
+WORDS = {*GIVERS, *CONDITIONS, "after_ms", "patch", "refused"}
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What one execution gives, after `after_ms`. A `deadline`: nothing, until the node's own time is over."""
+    """What one execution gives, after `after_ms`. A `deadline`: nothing, until the node's own time is over.
+
+    Before that an agent patches the run by the operations `patch`, unless these are `refused` with that code.
+    """
 
     place: str
     output: Any = None
@@ -31,6 +37,8 @@ class Reply:
     iteration: int | None = None
     item: int | None = None
     attempt: int | None = None
+    patch: Sequence[Any] | None = None
+    refused: str | None = None
 
     @property
     def conditional(self) -> bool:
@@ -93,6 +101,10 @@ class Script:
 def read_script(node: Node, given: Any) -> list[Reply]:
     """The replies that a case gives a node: one value, or a list of them. Raises CaseFault."""
     place = f"outputs.{node.id}"
+    if node.type not in SCRIPTED:
+        raise CaseFault(place, f"a node of type {node.type} is decided, not scripted")
+    if node.type == "wait" and "event" not in node.config:
+        raise CaseFault(place, "the node waits for a time, which comes by itself")
     if isinstance(given, list):
         return [_reply(node, f"{place}[{number}]", one) for number, one in enumerate(given)]
     return [_reply(node, place, given)]
@@ -111,6 +123,7 @@ def _reply(node: Node, place: str, given: Any) -> Reply:
         value = given.get(name, 0)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise CaseFault(f"{place}.{name}", "must be a whole number, 0 or more")
+    _check_patch(node, place, given)
     return Reply(
         place,
         output=given.get("output", given.get("event")),
@@ -122,7 +135,19 @@ def _reply(node: Node, place: str, given: Any) -> Reply:
         iteration=given.get("iteration"),
         item=given.get("item"),
         attempt=given.get("attempt"),
+        patch=given.get("patch"),
+        refused=given.get("refused"),
     )
+
+
+def _check_patch(node: Node, place: str, given: Mapping[str, Any]) -> None:
+    if "patch" in given:
+        if Bounds.of(node.config.get("tools", ())) is None:
+            raise CaseFault(f"{place}.patch", f"the node has no tool `{TOOL}`")
+        if not isinstance(given["patch"], list):
+            raise CaseFault(f"{place}.patch", "must be a list of operations")
+    if "refused" in given and ("patch" not in given or not isinstance(given["refused"], str)):
+        raise CaseFault(f"{place}.refused", "must be the code with which the `patch` beside it is refused")
 
 
 def _is_long(node: Node, given: Mapping[str, Any]) -> bool:

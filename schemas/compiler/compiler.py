@@ -15,7 +15,7 @@ from schemas.compiler.region import Regions
 from schemas.compiler.shape import check_shape
 from schemas.compiler.survey import Place, Survey
 from schemas.errors import InvalidDocument, Problem
-from schemas.ir import IR
+from schemas.ir import IR, Patched
 from schemas.limits import LIMITS, Limits
 from schemas.workflow import json_problems
 
@@ -31,8 +31,9 @@ class Compiled:
     warnings: tuple[Problem, ...]
 
 
-def compile_workflow(document: Any, limits: Limits = LIMITS) -> Compiled:
-    """The IR of a workflow document (any JSON value). Raises InvalidDocument with all problems."""
+def compile_workflow(document: Any, limits: Limits = LIMITS, patched: Patched | None = None) -> Compiled:
+    """The IR of a workflow document (any JSON value); `patched` if it is a revision of one that runs. Raises
+    InvalidDocument with all problems."""
     survey = Survey(limits)
     survey.problems += json_problems(document, limits)
     if survey.problems:
@@ -43,7 +44,7 @@ def compile_workflow(document: Any, limits: Limits = LIMITS) -> Compiled:
     if survey.problems or regions is None:
         raise InvalidDocument(_in_order(survey.problems)[:_MAX_PROBLEMS])
     graph = regions.inside[None].graph
-    ir = IR.build(workflow, graph.names(graph.entries), analyses(regions, survey.uses))
+    ir = IR.build(workflow, graph.names(graph.entries), analyses(regions, survey.uses), patched)
     return Compiled(ir, tuple(_in_order(survey.warnings)[:_MAX_PROBLEMS]))
 
 

@@ -1,4 +1,4 @@
-"""What an agent may have as `tools`: handlers, http calls, child workflows and the tools of MCP servers."""
+"""What an agent may have as `tools`: handlers, http calls, child workflows, the tools of MCP servers, and patching."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from schemas.compiler.outside_rules import outside_types
 from schemas.compiler.survey import Fields, Place, Survey, check_fields, kind_of, optional, required
 from schemas.errors import Problem
 from schemas.ids import WORKFLOW_ID
+from schemas.ir import OPENED_TYPES, PASSING_TYPES, TASK_TYPES
+from schemas.limits import LIMITS
 
 ARGUMENTS = ("args",)
 """The variables that an http tool's templates may read: the arguments that the model gave, and nothing else."""
@@ -24,8 +26,11 @@ MCP_SERVER = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 MAX_TOOLS = 64  # entries of one agent
 MAX_ROUNDS = 100
 MAX_CALLS = 1_000
+MAX_DEPTH = 8  # agents that are added by agents that ...
+MAX_MODEL_CALLS = 1_000_000
+PATCHING = ("patch_workflow", "read_workflow")
+"""The tools of the entry `patch_workflow`, by the names that the model sees."""
 
-_KINDS = ("handler", "http", "workflow", "mcp", "patch_workflow")
 _WORDS = "letters, digits, `_` and `-`, at most 64"
 
 
@@ -45,32 +50,33 @@ def _tools(place: Place, value: Any) -> None:
     checks.items(_tool, low=1)(place, value)
     seen: set[str] = set()
     for position, tool in enumerate(value if isinstance(value, list) else ()):
-        name = _name_of(tool)
-        if name in seen:
-            place.at(position).refuse("duplicate-tool", f"Another tool of this agent is called `{name}` already.")
-        seen |= {name} if name else set()
+        for name in _names_of(tool):
+            if name in seen:
+                place.at(position).refuse("duplicate-tool", f"Another tool of this agent is called `{name}` already.")
+                break
+            seen.add(name)
 
 
 def _tool(place: Place, value: Any) -> None:
     if not isinstance(value, Mapping):
         place.refuse("wrong-type", f"{place.name} must be an object, not {kind_of(value)}.")
         return
-    kinds = [kind for kind in _KINDS if kind in value]
-    if "patch_workflow" in kinds:
-        place.at("patch_workflow").refuse("not-available", "The tool `patch_workflow` is not available yet.")
-    elif len(kinds) == 1:
+    kinds = [kind for kind in _FIELDS if kind in value]
+    if len(kinds) == 1:
         check_fields(place, value, _FIELDS[kinds[0]], "a tool")
     else:
         one_of_fields(place, value, *_FIELDS)
 
 
-def _name_of(tool: Any) -> str | None:
-    """The name of a tool as the model sees it, where the document says it; those of an MCP server are its own."""
+def _names_of(tool: Any) -> tuple[str, ...]:
+    """The names of an entry's tools as the model sees them, as far as the document says; an MCP server has its own."""
     if not isinstance(tool, Mapping):
-        return None
+        return ()
+    if "patch_workflow" in tool:
+        return PATCHING
     inner = tool.get("http", tool.get("workflow"))
     name = inner.get("name") if isinstance(inner, Mapping) else tool.get("handler")
-    return name if isinstance(name, str) else None
+    return (name,) if isinstance(name, str) else ()
 
 
 def _parameters(place: Place, value: Any) -> None:
@@ -125,6 +131,13 @@ _WORKFLOW: Fields = {
     "version": optional(checks.integer(1, 2**31 - 1)),
     "document": optional(document),
 }
+_PATCHING: Fields = {
+    "max_operations": optional(checks.integer(1, LIMITS.patch_operations)),
+    "max_nodes": optional(checks.integer(0, LIMITS.workflow_nodes)),
+    "max_model_calls": optional(checks.integer(0, MAX_MODEL_CALLS)),
+    "max_depth": optional(checks.integer(1, MAX_DEPTH)),
+    "allow": optional(checks.items(checks.one_of(*sorted(TASK_TYPES | OPENED_TYPES | PASSING_TYPES)))),
+}
 _FIELDS: Mapping[str, Fields] = {
     "handler": {
         "handler": required(checks.name(TOOL_NAME, f"the name of a registered handler: {_WORDS}")),
@@ -137,4 +150,5 @@ _FIELDS: Mapping[str, Fields] = {
         "mcp": required(checks.name(MCP_SERVER, "the name of an MCP server in the operator's settings")),
         "tools": optional(checks.items(checks.text(low=1, high=256), low=1)),
     },
+    "patch_workflow": {"patch_workflow": required(checks.fields(_PATCHING, "the tool `patch_workflow`"))},
 }

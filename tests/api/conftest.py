@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -40,7 +40,8 @@ class PlayAll(Play):
         text = await self.store.ir_text(task.run_id)
         assert text is not None
         self.ir = IR.from_json(text)
-        return await super().claim(task, runner, reclaimed=reclaimed)
+        newest = replace(task, digest=self.ir.digest)  # the run may have been patched since the task was queued
+        return await super().claim(newest, runner, reclaimed=reclaimed)
 
     async def execute(self, task: Task) -> str:
         started = await self.claim(task)

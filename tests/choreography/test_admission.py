@@ -6,8 +6,11 @@ import pytest
 from psycopg_pool import AsyncConnectionPool
 
 from coordinator.admission import Admission
+from history.batch_patches import Asked
 from history.batches import NewBatch, NewItem
 from history.history import History
+from schemas.batch_mark import BatchMark
+from schemas.compiler.compiler import compile_workflow
 from schemas.values import encode_value
 from tests.play import Play
 from tests.scripts.workflows import CHAIN
@@ -106,3 +109,29 @@ async def test_nothing_is_admitted_while_postgres_does_not_follow(redis, pool):
     await redis.xadd("events", {"x": "y"})
     assert await Admission(play.store, pool, waiting_events=0).admit() == 0
     assert await Admission(play.store, pool, waiting_events=1).admit() == 1
+
+
+async def test_items_begin_with_the_batch_as_it_is_patched(redis, pool):
+    """A canary's items with one workflow, those after it with another, in one slice; the run's hash says which."""
+    play = Play(redis, CHAIN)
+    history = await batch_of(play, pool, [{"n": n} for n in range(3)])
+    short = compile_workflow({**CHAIN, "nodes": CHAIN["nodes"][:1], "edges": []}).ir
+    asked = Asked("ada", None, [], {"canary": {"first": 2}}, 1, play.ir.digest, short)
+    await history.batch_patches.start("b1", asked)
+    assert await Admission(play.store, pool).admit() == 3
+    assert [await play.field("digest", f"run_{n}") for n in range(3)] == [short.digest, short.digest, play.ir.digest]
+    marks = [await play.field("batch_patch", f"run_{n}") for n in range(3)]
+    assert marks == [str(BatchMark("1", 1, play.ir.digest))] * 2 + [""]
+    started = [event.data.get("batch_patch") for event in await play.events(None)]
+    assert started == [1, 1, None]
+
+
+async def test_items_whose_workflow_is_not_there_wait(redis, pool):
+    play = Play(redis, CHAIN)
+    history = await batch_of(play, pool, [{"n": n} for n in range(2)])
+    async with pool.connection() as connection:
+        await connection.execute("DELETE FROM irs")
+    assert await Admission(play.store, pool).admit() == 0
+    assert (await history.batches.get("b1"))["pending"] == 2
+    ((_, letter),) = await redis.xrange("wf.dead_letters")
+    assert letter[b"reason"] == b"unknown_ir"

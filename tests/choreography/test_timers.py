@@ -1,9 +1,12 @@
 """What is due is done once, whoever looks, and what is void is removed."""
 
+import asyncio
+
 import pytest
 
 from coordinator.timers import Timers, read_timer
 from schemas.messages import Failure
+from tests.patching.flight import Flight, flow, map_of, set_to
 from tests.play import Play
 from tests.scripts.workflows import CHAIN, retrying
 
@@ -139,3 +142,55 @@ async def test_a_run_over_its_time_of_which_one_item_works_is_ended(redis):
     await far(play)
     await play.tick()
     assert await play.status() == "TIMED_OUT"
+
+
+MAPPED = flow(map_of({"id": "a", "type": "function", "config": {"handler": "h"}}))
+OTHER = set_to("/nodes/each/config/nodes/a/config/handler", "other")
+
+
+async def following(redis, items):
+    """A run whose items follow a patch."""
+    play = Flight(redis, MAPPED)
+    await play.start(input={"xs": list(range(items))})
+    await play.settle()
+    await play.patch(OTHER)
+    return play
+
+
+async def test_items_follow_a_patch_slice_by_slice_whoever_looks(redis):
+    play = await following(redis, 600)
+    one, other = Timers(play.store), Timers(play.store)
+    looks = 0
+    while await redis.exists("adopting:run_1"):
+        await asyncio.gather(one.handle_due(await play.store.now()), other.handle_due(await play.store.now()))
+        looks += 1
+    assert looks > 1
+    patched = [index for e in await play.events() if e.type == "items_patched" for index in e.data["indexes"]]
+    assert sorted(patched) == list(range(600))
+    assert await redis.zcard("timers") == 0
+    assert await play.wrong() == []
+
+
+async def test_a_timer_for_items_that_need_not_follow_is_void(redis):
+    play = await following(redis, 2)
+    await play.store.end_run("run_1", "CANCELLED", {})
+    await redis.zadd("timers", {"adopt run_9 run_9.1 0": 1, "adopt run_1 run_1.1 0": 1})
+    await play.tick()
+    assert await redis.zcard("timers") == 0
+    assert await redis.xlen("wf.dead_letters") == 0
+
+
+async def test_the_run_is_patched_while_its_items_follow(redis):
+    """A coordinator that read the IR before it is asked for the newer one."""
+    play = await following(redis, 2)
+    timers = Timers(play.store)
+    adopt, asked = play.store.adopt_items, []
+
+    async def patched_in_between(run_id, token, ir, index=""):
+        answer = await adopt(run_id, token, play.first if not asked else ir, index)
+        asked.append(answer[0])
+        return answer
+
+    play.store.adopt_items = patched_in_between
+    await timers.handle_due(await play.store.now())
+    assert asked == ["stale", "done"]

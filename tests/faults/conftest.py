@@ -19,6 +19,7 @@ from lua.run_store import RunStore
 from pavane.embedded.valkey import EmbeddedValkey
 from schemas.keys import Keys
 from tests.faults.courses import BATCH, course_ids, start_runs, starts_of
+from tests.faults.editor import Editor
 from tests.faults.people import Clerk, Meddler, Repairer
 from tests.faults.processes import Process, Processes
 from tests.faults.verdict import EXECUTIONS, Events, Verdict
@@ -40,7 +41,7 @@ class Floor:
         self.run_ids: list[str] = []
         self.verdict = Verdict(redis, self.run_ids)
         self.repairer = Repairer(self.store, self.run_ids)
-        self.people: list[Clerk | Meddler | Repairer] = [Clerk(self.store), self.repairer]
+        self.people: list[Clerk | Meddler | Repairer | Editor] = [Clerk(self.store), self.repairer]
         self._wait_until = wait_until
 
     async def begin(self, run_ids: Sequence[str] = ()) -> None:

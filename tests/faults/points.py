@@ -65,7 +65,16 @@ RECORDER = {
     "copied": Point("journal", "write", "inside"),
     "recorded": Point("journal", "write", "after"),
 }
-POINTS = COORDINATOR | OPENINGS | SLICES | ADMISSION | RUNNER | RECORDER
+PATCHER = {
+    "patching": Point("store", "patch_run", "before"),
+    "patched": Point("store", "patch_run", "after"),
+}
+ADOPTION = {
+    "adopting": Point("store", "adopt_items", "before"),
+    "adopted": Point("store", "adopt_items", "after"),
+}
+"""In coordinators and runners."""
+POINTS = COORDINATOR | OPENINGS | SLICES | ADMISSION | RUNNER | RECORDER | PATCHER | ADOPTION
 
 
 def die_at(name: str, hits: int, **objects: Any) -> None:

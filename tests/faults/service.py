@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import signal
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from coordinator.timers import Timers
 from lua.connection import connect_redis
 from lua.run_store import RunStore
 from schemas.keys import Keys
+from tests.faults.editor import Editor
 from tests.faults.points import die_at
 from tests.faults.watched_runner import WatchedRunner
 
@@ -105,7 +107,20 @@ def recorder(options: Options, store: RunStore, stop: asyncio.Event) -> Parts:
     return [recording.run(stop)]
 
 
-PARTS = {"coordinator": coordinator, "runner": runner, "recorder": recorder}
+def patcher(options: Options, store: RunStore, stop: asyncio.Event) -> Parts:
+    """Patches live runs one after the other, as somebody does by the API."""
+    die_at(options.at, options.hits, store=store)
+    editor = Editor(store, random.Random(options.name))
+
+    async def patch() -> None:
+        while not stop.is_set():
+            await editor.attend()
+            await asyncio.sleep(options.pace_s)
+
+    return [patch()]
+
+
+PARTS = {"coordinator": coordinator, "runner": runner, "recorder": recorder, "patcher": patcher}
 
 
 async def _serve(options: Options, say: Callable[[str], None]) -> None:

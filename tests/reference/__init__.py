@@ -9,11 +9,15 @@ where the product has bit sets and counters; an evaluator of a handful of forms 
 | `expressions` | `evaluate(text, variables)`: `output.k < 3`, `output.ok`, `ctx.a.output.k == 1` |
 | `records` | what moves and what is said: `Token`, `Scope`, `Execution`, `Result` |
 | `interpreter` | `run(workflow, input, outcome_of, choose)`, `judge(workflow, input, outcome_of)` |
+| `maps` | its part that goes through the items of maps |
+| `switch` | a patch: `switch(run, workflow, cancel, restart, answered)`, what it refuses, what becomes of each token |
+| `follower` | `Follower`: the interpreter led along the steps of a run of the engine, for runs that are patched |
 | `orders` | which running token completes next: first, last, random, one node starved |
 | `script` | `Script`: the outcome of a task, from its node, attempt, iteration and `output` alone |
 | `blocks` | what random workflows are made of |
 | `generator` | `case(rng) -> Case(workflow, input, outcome_of)`, `whole_case(rng)` with maps and all; `cases()` |
 | `golden`, `golden_maps` | workflows with traces written by hand: the shapes of routing.md, its table of `iteration` |
+| `golden_patches` | patches of runs under way, with what must come of them, by hand |
 | `comparison` | `compare(judged, ProductResult(...)) -> [difference]` |
 
 To hold the product against it, compile `case.workflow` and start a run on `case.input`; until the run is

@@ -8,7 +8,10 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 TASKS = ("agent", "function", "http", "sql")
-FAILING = (*TASKS, "human", "wait", "workflow", "map")
+OPENED = ("human", "wait", "workflow")
+"""Types that wait to be answered."""
+
+FAILING = (*TASKS, *OPENED, "map")
 """Types that may have `on_error`."""
 
 TARGETS = ("default", "break_path", "timeout_path", "deadline_path")
@@ -30,10 +33,10 @@ class Graph:
     """The analysis of one workflow document (already known to be well-formed: every target exists), or of the
     sub-graph in a map's config, which is analysed alone."""
 
-    def __init__(self, workflow: dict[str, Any]) -> None:
+    def __init__(self, workflow: dict[str, Any], around: "Graph | None" = None) -> None:
         self.workflow = workflow
         self.nodes: dict[str, dict[str, Any]] = {node["id"]: node for node in workflow["nodes"]}
-        self.position = {node: place for place, node in enumerate(self.nodes)}
+        self.position = around.position if around else {node: i for i, node in enumerate(ids_in_order(workflow))}
         self.edges_of: dict[str, list[dict[str, Any]]] = {node: [] for node in self.nodes}
         for edge in workflow.get("edges", []):
             self.edges_of[edge["from"]].append(edge)
@@ -56,13 +59,13 @@ class Graph:
 
     @cached_property
     def overlapping(self) -> bool:
-        """Executions of one node may overlap."""
-        return any(self.is_any(node) for node in self.nodes)
+        """Executions of one node may overlap, here or in a map."""
+        return any(node.get("join") == "any" for node in every_node(self.workflow))
 
     @cached_property
     def inside(self) -> dict[str, "Graph"]:
         """map -> its sub-graph"""
-        return {node: Graph(self.config(node)) for node in self.nodes if self.type(node) == "map"}
+        return {node: Graph(self.config(node), self) for node in self.nodes if self.type(node) == "map"}
 
     @cached_property
     def exits(self) -> list[str]:
@@ -307,3 +310,9 @@ def every_node(workflow: dict[str, Any]) -> list[dict[str, Any]]:
     """The nodes of a document and of the maps in it."""
     inner = [node["config"] for node in workflow["nodes"] if node["type"] == "map"]
     return [*workflow["nodes"], *(node for graph in inner for node in every_node(graph))]
+
+
+def ids_in_order(workflow: dict[str, Any]) -> list[str]:
+    """The ids of all nodes as the text has them: those in a map follow it."""
+    inner = {node["id"]: ids_in_order(node["config"]) for node in workflow["nodes"] if node["type"] == "map"}
+    return [name for node in workflow["nodes"] for name in (node["id"], *inner.get(node["id"], ()))]

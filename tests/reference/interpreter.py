@@ -19,18 +19,22 @@ What routing.md leaves open, and what is taken here:
 - A null in a template fails the task, and so an item that is null fails the task that renders it.
 - An item that fails under `fail` holds its place under `max_parallel`: no other starts in its stead.
 - A node's attempts in {error: ...} are those of the token: 1 for what is not retried (map, human, wait, workflow).
+- `join: any` anywhere in the document lets executions overlap; what it ranked is forgotten where a patch removes it.
+- A node of a gone revision is not in `ctx`; its output counts for the run's.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import count
 from typing import Any
 
 from tests.reference.expressions import ExpressionError, condition, evaluate
-from tests.reference.graph import FAILING, TASKS, Graph
+from tests.reference.graph import FAILING, OPENED, TASKS, Graph
+from tests.reference.maps import Maps
 from tests.reference.records import (
     BEFORE_ENTRY,
     Arrival,
+    Begun,
     Choose,
     Completed,
     Execution,
@@ -43,6 +47,7 @@ from tests.reference.records import (
     Token,
     as_json,
 )  # fmt: skip
+from tests.reference.switch import switch
 
 MAX_STEPS = 20_000
 
@@ -68,7 +73,7 @@ def judge(
     return Interpreter(workflow, input, outcome_of, lambda running: 0, stall_failures=True, mend=mend).run(max_steps)
 
 
-class Interpreter:
+class Interpreter(Maps):
     def __init__(
         self,
         workflow: dict[str, Any],
@@ -87,24 +92,30 @@ class Interpreter:
         self.result = Result()
 
     def run(self, max_steps: int = MAX_STEPS) -> Result:
-        self.enter(self.root, self.input)
+        self.start()
         for _ in range(max_steps):
-            self.settle()
-            alive = [token for scope in self.scopes for token in scope.live]
-            running = sorted((t for t in alive if t.state == "running"), key=lambda token: token.serial)
-            if self.result.status == "FAILED":
-                break
-            if running:
-                self.execute(running[self.choose(running)])
-            elif not self.fail_stalled():
-                break
-        else:
-            raise StuckError("the run does not end")
-        return self.end()
+            if not self.advance():
+                return self.end()
+        raise StuckError("the run does not end")
+
+    def start(self) -> None:
+        self.enter(self.root, self.input)
+        self.settle()
+
+    def advance(self) -> bool:
+        """Execute the token that is chosen; False if there is none, or the run has failed."""
+        alive = [token for scope in self.scopes for token in scope.live]
+        running = sorted((t for t in alive if t.state == "running"), key=lambda token: token.serial)
+        if self.result.status == "FAILED" or not (running or self.fail_stalled()):
+            return False
+        if running:
+            self.execute(running[self.choose(running)])
+        self.settle()
+        return True
 
     def end(self) -> Result:
         result, root = self.result, self.root
-        result.outputs = {node: value for node, (_, value) in root.newest.items()}
+        result.outputs = dict(root.newest)
         result.loop_counts = {loop: count for loop, count in root.loop_counts.items() if count}
         completed = not result.failures
         for execution, scope in self.log:
@@ -116,9 +127,15 @@ class Interpreter:
         if root.live:
             raise StuckError(f"waiting for ever: {[token.node for token in root.live]}")
         result.status = "COMPLETED"
-        ends = [node for node in root.graph.nodes if node in root.newest and not root.last[node][1]]
+        ends = [node for node in root.newest if not root.emitted[node]]
         result.output = result.outputs[ends[0]] if len(ends) == 1 else {node: result.outputs[node] for node in ends}
         return result
+
+    def patch(
+        self, workflow: dict[str, Any], *, cancel: bool = False, restart: bool = False, answered: Collection[Token] = ()
+    ) -> None:
+        """Go over to `workflow` now. Raises PatchRefusedError."""
+        switch(self, workflow, cancel, restart, answered)
 
     # Tokens move
 
@@ -135,37 +152,39 @@ class Interpreter:
             if not empty:
                 return
             scope = empty[-1]
-            exit = scope.newest.get(scope.graph.exits[0])
-            self.end_item(scope, exit.value if exit else None)
+            self.end_item(scope, scope.newest.get(scope.graph.exits[0]))
 
     def release(self, scope: Scope) -> None:
         """Every waiting token with no live token on the blockers of its node fires."""
         alive = {token.node for token in scope.live}
         for token in scope.live:
-            if token.state == "waiting" and not alive & scope.graph.blockers[token.node]:
-                self.fire(token)
+            waits = token.node in scope.graph.waits
+            if token.state == "waiting" and not (waits and alive & scope.graph.blockers[token.node]):
+                self.fire(token, waited=True)
 
     def arrive(self, scope: Scope, node: str, source: str | None, arrival: Arrival) -> None:
         waiting = [token for token in scope.live if token.node == node and token.state == "waiting"]
         if node in scope.graph.waits and waiting:
-            return self.keep_newest(scope, waiting[0].arrivals, source, arrival)
-        token = Token(node, scope.graph.type(node), scope, next(self.serials), "waiting", {source: arrival})
+            waiting[0].deepest = max(waiting[0].deepest, arrival.key[0])
+            return self.keep_newest(waiting[0].arrivals, source, arrival)
+        token = Token(
+            node, scope.graph.type(node), scope, next(self.serials), "waiting", {source: arrival}, arrival.key[0]
+        )
         scope.live.append(token)
         scope.forked |= len(scope.live) > 1
         if node not in scope.graph.waits:
             self.fire(token)
         return None
 
-    def fire(self, token: Token) -> None:
+    def fire(self, token: Token, waited: bool = False) -> None:
         graph, node = token.scope.graph, token.node
-        depth = 1 + max(arrival.key[0] for arrival in token.arrivals.values())
         lane: tuple[int, ...] = ()
-        if node not in graph.waits:
+        if not waited:
             ((source, arrival),) = token.arrivals.items()
             lane = arrival.key[1]
             if graph.is_any(node) and source is not None:
                 lane = (*lane, graph.position[source])
-        token.key = (depth, lane)
+        token.key = (1 + token.deepest, lane)
         token.state = "running"
         token.output = self.arrived(token)
         loop, map = graph.innermost(node), token.scope.map
@@ -182,40 +201,56 @@ class Interpreter:
     def count(self, scope: Scope, loop: str) -> int:
         return scope.loop_counts.get(loop, 0)
 
-    def keep_newest(self, scope: Scope, kept: dict[Any, Arrival], name: Any, new: Arrival) -> None:
+    def keep_newest(self, kept: dict[Any, Arrival], name: Any, new: Arrival) -> None:
         """Executions of a node follow each other, so the last is the newest; `join: any` lets them overlap, and then
         the highest (depth, lane) is."""
-        if name not in kept or not scope.graph.overlapping or new.key >= kept[name].key:
+        if name not in kept or not self.root.graph.overlapping or new.key >= kept[name].key:
             kept[name] = new
+
+    def is_newest(self, token: Token, of: str) -> bool:
+        """Likewise of what a node gave and whether it emitted, each by itself."""
+        name, ranks = (token.node, of), token.scope.ranks
+        if self.root.graph.overlapping:
+            ranks[name] = max(token.key, ranks.get(name, token.key))
+        return ranks.get(name, token.key) == token.key
 
     # Nodes execute
 
     def execute(self, token: Token) -> None:
-        if token.type in TASKS or token.type in ("human", "wait", "workflow"):
+        if token.type in (*TASKS, *OPENED):
             self.task(token)
         elif token.type in ("map", "transform", "branch", "loop"):
             getattr(self, token.type)(token)
         else:
             self.complete(token, token.output)
 
-    def task(self, token: Token) -> None:
-        """A task, or what waits to be answered: the script knows what comes."""
-        try:
-            args = self.render_args(token)
-        except ExpressionError as error:
-            return self.fail(token, Failed("template", str(error)))
+    def begin(self, token: Token) -> Begun:
+        """A task, or what waits to be answered, takes on its definition: a patch changes it no more."""
         config = token.scope.graph.config(token.node)
-        if token.type == "wait" and "event" not in config:
+        try:
+            token.begun = Begun(config, self.render_args(token))
+        except ExpressionError as error:
+            token.begun = Begun(config, None, str(error))
+        return token.begun
+
+    def task(self, token: Token) -> None:
+        """The script knows what comes."""
+        begun = token.begun or self.begin(token)
+        if begun.error is not None:
+            return self.fail(token, Failed("template", begun.error))
+        if token.type == "wait" and "event" not in begun.config:
             return self.complete(token, token.output)
         outcome = self.outcome_of(token.node, token.attempt, token.iteration, token.output)
         if isinstance(outcome, Completed):
-            return self.complete(token, outcome.value, args=args)
+            return self.complete(token, outcome.value, args=begun.args)
+        if token.type == "workflow" and outcome.error_class not in ("child_cancelled", "timeout"):
+            outcome = Failed("child_failed", outcome.message)
         if outcome.retryable and token.attempt < self.max_attempts(token):
-            token.attempt += 1
+            token.attempt, token.begun = token.attempt + 1, None
             return None
         if self.mend and self.ends_run(token, outcome):
-            return self.complete(token, self.mend(token.node, token.iteration, token.output), args=args)
-        return self.fail(token, outcome, args)
+            return self.complete(token, self.mend(token.node, token.iteration, token.output), args=begun.args)
+        return self.fail(token, outcome, begun.args)
 
     def transform(self, token: Token) -> None:
         names, fields = self.variables(token, token.output), token.scope.graph.config(token.node)["set"]
@@ -248,68 +283,12 @@ class Interpreter:
             counts.pop(inner, None)
         return self.complete(token, token.output, [config["loop_back_to"]])
 
-    # Maps
-
-    def map(self, token: Token) -> None:
-        try:
-            items = evaluate(token.scope.graph.config(token.node)["items"], self.variables(token, token.output))
-        except ExpressionError as error:
-            return self.fail(token, Failed("expression", str(error)))
-        if not isinstance(items, list):
-            return self.fail(token, Failed("invalid_input", "items is no list"))
-        token.items, token.state = items, "mapping"
-        return self.start_items(token)
-
-    def start_items(self, token: Token) -> None:
-        if len(token.results) == len(token.items):
-            return self.complete(token, [token.results[index] for index in range(len(token.items))])
-        inside = token.scope.graph.inside[token.node]
-        while token.started < len(token.items) and token.started - len(token.results) < token.at_once:
-            scope = Scope(inside, token, token.started, token.items[token.started])
-            token.started += 1
-            self.scopes.append(scope)
-            self.enter(scope, scope.item)
-        return None
-
-    def end_item(self, scope: Scope, result: Any) -> None:
-        assert scope.map
-        scope.map.results[scope.index] = result
-        self.discard([scope])
-        self.start_items(scope.map)
-
-    def discard(self, scopes: list[Scope]) -> None:
-        """They are over, and with them all that lies in them."""
-        self.scopes = [one for one in self.scopes if not any(scope in one.chain for scope in scopes)]
-
-    def fail_item(self, scope: Scope, error: dict[str, Any]) -> None:
-        """Something failed in the item, for good and without `on_error`."""
-        assert scope.map
-        map = scope.map
-        if map.collects:
-            scope.optional = scope.forked
-            return self.end_item(scope, {"error": error})
-        beside = map.at_once > 1 and map.started > 1
-        for one in {id(one): one for _, logged in self.log for one in logged.chain if one.map is map}.values():
-            one.optional = beside or (one is scope and scope.forked)
-        self.discard([one for one in self.scopes if one.map is map])
-        return self.fail(map, Failed("item", "an item failed"))
-
-    def fail_stalled(self) -> bool:
-        """Nothing runs any more: the innermost item with a stalled failure fails; whether there was one."""
-        for scope in reversed(self.scopes):
-            stalled = [token.error for token in scope.live if token.state == "failed"]
-            if stalled and scope.map:
-                told = {as_json(error | {"message": ""}) for error in stalled}
-                self.result.ambiguous |= scope.map.collects and len(told) > 1
-                self.fail_item(scope, stalled[0])
-                return True
-        return False
-
     # Tokens end
 
     def complete(self, token: Token, value: Any, targets: list[str] | None = None, args: Any = None) -> None:
         """The value is set in `ctx` and goes to the targets, or along the edges whose condition holds."""
-        self.keep_newest(token.scope, token.scope.newest, token.node, Arrival(token.key, value))
+        if self.is_newest(token, "output"):
+            token.scope.newest[token.node] = value
         self.record(token, value, args)
         if targets is None:
             edges = token.scope.graph.edges_of[token.node]
@@ -350,8 +329,8 @@ class Interpreter:
 
     def emit(self, token: Token, targets: Sequence[str], value: Any) -> None:
         scope = token.scope
-        if not scope.graph.overlapping or token.key >= scope.last.get(token.node, (BEFORE_ENTRY, False))[0]:
-            scope.last[token.node] = (token.key, bool(targets))
+        if self.is_newest(token, "emitted"):
+            scope.emitted[token.node] = bool(targets)
         scope.live.remove(token)
         for target in dict.fromkeys(targets):
             self.arrive(scope, target, token.node, Arrival(token.key, value))
@@ -375,7 +354,8 @@ class Interpreter:
 
     def variables(self, token: Token, output: Any) -> dict[str, Any]:
         chain = token.scope.chain
-        ctx = {node: {"output": value} for scope in chain for node, (_, value) in scope.newest.items()}
+        known = [(scope, node) for scope in chain for node in scope.newest if node in scope.graph.nodes]
+        ctx = {node: {"output": scope.newest[node]} for scope, node in known}
         names = {"input": self.input, "output": output, "ctx": ctx, "iteration": token.iteration}
         if token.scope.map:
             names |= {"item": token.scope.item, "index": token.scope.index}

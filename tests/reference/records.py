@@ -62,8 +62,9 @@ class Scope:
     index: int = 0
     item: Any = None
     live: list["Token"] = field(default_factory=list)
-    newest: dict[str, Arrival] = field(default_factory=dict)  # node -> its newest output
-    last: dict[str, tuple[Key, bool]] = field(default_factory=dict)  # node -> its last execution, whether it emitted
+    newest: dict[str, Any] = field(default_factory=dict)  # node -> its newest output
+    emitted: dict[str, bool] = field(default_factory=dict)  # node -> whether its newest execution emitted anything
+    ranks: dict[tuple[str, str], Key] = field(default_factory=dict)  # (node, output or emitted) -> of which execution
     loop_counts: dict[str, int] = field(default_factory=dict)
     forked: bool = False  # two of its tokens were alive at once
     optional: bool = False  # in some orders of completions it is cut short, or never starts
@@ -81,6 +82,14 @@ class Scope:
         return [*self.map.scope.chain, self] if self.map else [self]
 
 
+class Begun(NamedTuple):
+    """The definition that a task began with. `error`: its args could not be rendered."""
+
+    config: dict[str, Any]
+    args: dict[str, Any] | None
+    error: str | None = None
+
+
 @dataclass(eq=False)
 class Token:
     node: str
@@ -89,14 +98,17 @@ class Token:
     serial: int
     state: str  # waiting, running, mapping, failed (only where failures are stalled)
     arrivals: dict[str | None, Arrival]
+    deepest: int  # of all that arrived
     key: Key = BEFORE_ENTRY
     iteration: int = 0
     output: Any = None
     attempt: int = 1
+    begun: Begun | None = None
     error: dict[str, Any] = field(default_factory=dict)  # of a failed one
     items: list[Any] = field(default_factory=list)  # of a map, as the next two
     started: int = 0
     results: dict[int, Any] = field(default_factory=dict)
+    failed: Failed | None = None  # one of its items did, and that is still to be routed (only in a `Follower`)
 
     @property
     def at_once(self) -> int:

@@ -31,9 +31,13 @@ class Bookkeeping:
     def __init__(self, play: JudgedPlay) -> None:
         self.play, self.redis, self.keys = play, play.redis, play.keys
         self.read, self.state = "-", RunState()  # the events folded so far
+        self.follow(play.case.workflow)
+
+    def follow(self, workflow: dict[str, Any]) -> None:
+        """Hold what comes against this revision of the workflow."""
+        self.root = Graph(workflow)
         self.graphs: dict[str, Graph] = {}  # map -> its sub-graph
-        todo = [Graph(play.case.workflow)]
-        self.root = todo[0]
+        todo = [self.root]
         while todo:
             inside = todo.pop().inside
             self.graphs |= inside
@@ -46,6 +50,7 @@ class Bookkeeping:
         if state.status in LIVE:
             found += await self._counters(records) + await self._maps(state, records)
             found += await self._pending(records) + await self._scopes(records)
+            found += await self._loops()
         if over:
             found += await self._end(state, records) + await self._left(state)
         return found
@@ -79,6 +84,8 @@ class Bookkeeping:
             "status": (state.status, fields.get("status", "")),
             "seq": (state.seq, int(fields["seq"])),
             "live": (state.live, int(fields["live"])),
+            "revision": (state.revision, int(fields["revision"])),
+            "digest": (state.digest, fields["digest"]),
             "tokens": (state.tokens, kept),
         }
         for scope in {"", *(path_of(RUN, token).rpartition(".")[0] for token in kept)}:
@@ -88,9 +95,16 @@ class Bookkeeping:
             pairs |= {
                 f"outputs{at}": (state.outputs.get(scope, {}), {n: orjson.loads(v) for n, v in outputs.items()}),
                 f"ends{at}": (set(state.ends.get(scope, ())), ends),
+                f"arrivals{at}": await self._arrivals(state, scope),
                 f"passes{at}": (no_zeros(state.passes.get(scope, {})), await self._passes(scope)),
             }
         return [f"fold: {what}: {apart(*pair)}" for what, pair in pairs.items() if pair[0] != pair[1]]
+
+    async def _arrivals(self, state: RunState, scope: str) -> tuple[Any, Any]:
+        """Of the values that are stored with their tokens: what fold has, and what Redis has."""
+        stored = {name: orjson.loads(v) for name, v in (await self._hash(self.keys.arrivals(RUN, scope))).items()}
+        of = {name: name.partition("/")[::2] for name in stored}
+        return {name: state.arrivals.get(token, {}).get(source) for name, (token, source) in of.items()}, stored
 
     async def _passes(self, scope: str) -> dict[str, int]:
         keys = {loop: self.keys.loop(RUN, loop, scope) for loop in self.play.ir.loops}
@@ -125,14 +139,17 @@ class Bookkeeping:
                 for key in await self.redis.keys(f"{self.keys.scope(RUN, path)}-*")
                 if b"." not in key.rpartition(b"-")[2] and key.count(b".") == path.count(".")
             }
+            at_once = str(self._graph_around(path, records).config(record["node"]).get("max_parallel", 1_000))
+            adopted = await self._is_adopted(path.rpartition(".")[0])
             total, cursor, running, done = (int(counts.get(n, 0)) for n in ("total", "cursor", "running", "done"))
             folded = state.maps[token]
             claims = {
+                "parallel = max_parallel": counts["parallel"] == at_once or not adopted,
                 "running = cursor - done": running == cursor - done,
                 "done = results": done == results,
                 "running = items": running == len(scopes),
                 "cursor <= total": cursor <= total,
-                "running <= max_parallel": running <= int(counts.get("parallel") or 1_000),
+                "running <= max_parallel": running <= int(counts.get("parallel") or 1_000) or state.revision > 1,
                 "fold": (folded.total, folded.cursor, len(folded.results)) == (total, cursor, done),
             }
             found += [
@@ -146,7 +163,7 @@ class Bookkeeping:
         """`pending` of a waiting node: the live tokens that can still reach it, by the reference's graph."""
         found = []
         for scope in {path_of(RUN, token).rpartition(".")[0] for token in records}:
-            if not goes_on(scope, records):
+            if not goes_on(scope, records) or not await self._is_adopted(scope):
                 continue
             graph = self._graph(scope, records)
             inside = [r for t, r in records.items() if path_of(RUN, t).rpartition(".")[0] == scope and is_alive(r)]
@@ -156,8 +173,28 @@ class Bookkeeping:
                 found.append(f"pending in {scope or 'the run'}: {no_zeros(pending)}, and not {no_zeros(expected)}")
         return found
 
+    async def _is_adopted(self, scope: str) -> bool:
+        """The scope has followed the last patch of its run."""
+        digest = await self.redis.hget(self.keys.run(RUN), "digest")
+        if not scope or not await self.redis.hexists(self.keys.run(RUN), "adopting"):
+            return True
+        return bool(await self.redis.hget(self.keys.scope(RUN, scope), "adopted") == digest)
+
     def _graph(self, scope: str, records: dict[str, dict[str, Any]]) -> Graph:
         return self.graphs[records[f"{RUN}.{scope.rpartition('-')[0]}"]["node"]] if scope else self.root
+
+    def _graph_around(self, path: str, records: dict[str, dict[str, Any]]) -> Graph:
+        """The graph that a token's node is in."""
+        return self._graph(path.rpartition(".")[0], records)
+
+    async def _loops(self) -> list[str]:
+        """No loop is counted that is none, in the run or in an item that has followed the last patch."""
+        found = []
+        for raw in await self.redis.keys(f"{self.keys.loop(RUN, '')[:-1]}*"):
+            place, _, loop = raw.decode().rpartition(":")
+            if loop not in self.play.ir.loops and await self._is_adopted(place.partition("/")[2]):
+                found.append(f"{raw.decode()} counts what is no loop")
+        return found
 
     async def _scopes(self, records: dict[str, dict[str, Any]]) -> list[str]:
         """Keys of items and maps are there only while their map's token is, and the item goes on."""
@@ -182,7 +219,8 @@ class Bookkeeping:
     async def _end(self, state: RunState, records: dict[str, dict[str, Any]]) -> list[str]:
         events = await self.play.events()
         ends = [event.type for event in events if event.type in STATUS_OF]
-        again = [] if state.epoch else twice(events)
+        anew = state.epoch or any(event.data.get("running") == "restart" for event in events)
+        again = [] if anew else twice(events)
         claims = {
             f"no step is made twice {again}": not again,
             "the run ended once an epoch": len(ends) == 1 + state.epoch,
@@ -196,7 +234,8 @@ class Bookkeeping:
             ),
             "no dead letter but a failed task": await self._letters() <= 1,
             "nobody is asked, nobody listens": not await self._asked(),
-            "no run is live": not await self.redis.zcard(self.keys.live_runs),
+            "no run is live, but for children of one that may be retried": state.status == "FAILED"
+            or not await self.redis.zcard(self.keys.live_runs),
         }
         return [f"broken: {claim}" for claim, holds in claims.items() if not holds]
 
@@ -217,9 +256,9 @@ class Bookkeeping:
             key = raw.decode()
             if key.startswith(OF_SHARD):
                 continue
-            if not re.match(rf"[a-z]+:{RUN}\b", key):
+            if not re.match(rf"[a-z_]+:{RUN}\b", key):
                 found.append(f"{key} is no key of a run")
-            elif await self.redis.pttl(key) < 0:
+            elif await self.redis.pttl(key) < 0 and not (state.status == "FAILED" and f":{RUN}:" in key):
                 found.append(f"{key} has no TTL")
             elif "/" in key and state.status == "COMPLETED":
                 found.append(f"{key} is left of an item")

@@ -37,7 +37,7 @@ ENDED_AS = {"child_cancelled": "CANCELLED", "timeout": "TIMED_OUT"}
 """How a child run ends from outside, by the class of the failure that its parent's node sees."""
 FAILED = re.compile(r'{"error": "\w+"}')
 """The result of an execution that failed."""
-EAGER_TIMERS = ("retry", "wait", "sweep", "unpark", "cancel", "follow")
+EAGER_TIMERS = ("retry", "wait", "sweep", "unpark", "cancel", "follow", "adopt")
 """Kinds that are fired at once, in any order. Deadlines are as the script has them, the others for what goes wrong."""
 
 
@@ -82,14 +82,14 @@ class JudgedPlay(Play):
     # -- what tasks and people answer --------------------------------------------------------------
     async def claim(self, task: Task, runner: str = "runner-1", *, reclaimed: bool = False) -> StartedTask:
         if task.run_id != RUN:
-            return (await self.store.start_task([Claim(task, (), None, reclaimed)], runner))[0]
+            return (await self.store.start_task([Claim(task, task.digest, (), None, reclaimed)], runner))[0]
         return await super().claim(task, runner, reclaimed=reclaimed)
 
     def _answer(self, task: Task, started: StartedTask) -> Any:
         node, token = self.ir.nodes[task.node_id], started.token
         assert token
         variables = make_variables(
-            node_type=node.type, waits=node.analysis.waits, input=decode_value(started.input),
+            node_type=node.type, input=decode_value(started.input),
             arrived={k: decode_value(v) for k, v in started.arrived.items()},
             ctx={k: decode_value(v) for k, v in started.outputs.items()},
             iteration=token.iteration, run={},
@@ -104,9 +104,12 @@ class JudgedPlay(Play):
         if isinstance(outcome, Completed):
             self._seen(task.token_id, token, variables["output"], outcome, rendered.get("args"))
             return outcome.value
-        if not (outcome.retryable and token.failures + 1 < node.retry.max_attempts):
+        if not (outcome.retryable and self._is_tried_again(token)):
             self._seen(task.token_id, token, variables["output"], outcome, rendered.get("args"))
         return Failure(outcome.error_class, outcome.message or "no message", outcome.retryable)
+
+    def _is_tried_again(self, token: Token) -> bool:
+        return token.failures + 1 < self.ir.nodes[token.node].retry.max_attempts
 
     def _outcome(self, token_id: str, token: Token, output: Any) -> Completed | Failed:
         if token_id in self.mended:
@@ -154,9 +157,9 @@ class JudgedPlay(Play):
 
     async def _arrived(self, token_id: str, token: Token) -> Any:
         """What arrived at a token that waits to be answered, by the events."""
-        analysis, arrived = self.ir.nodes[token.node].analysis, (await self.books.folded()).arrivals.get(token_id, {})
+        arrived = (await self.books.folded()).arrivals.get(token_id, {})
         if arrived:
-            return arrived_output(self.ir.nodes[token.node].type, analysis.waits, None, arrived)
+            return arrived_output(self.ir.nodes[token.node].type, None, arrived)
         if not token.scope:
             return self.case.input
         return orjson.loads(await self.redis.hget(self.keys.scope(RUN, token.scope), "item"))
@@ -165,11 +168,12 @@ class JudgedPlay(Play):
     async def play(self, limit: int = 4_000) -> None:
         """Any order of executions; signals are held back, doubled and shuffled at random."""
         await self.start(input=self.case.input)
+        await self.go_on(limit)
+
+    async def go_on(self, limit: int = 4_000) -> None:
+        """Whatever can happen, until nothing is left."""
         for step in range(limit):
-            if step == self.unrest.cancel_at:
-                self.cancelled = (await self.store.end_run(RUN, "CANCELLED", {"by": "judge"}))[0] == "ended"
-            if self.unrest.pauses and self.rng.random() < self.unrest.pauses:
-                await self._pause_or_resume()
+            await self._meanwhile(step)
             if not await self._step():
                 if self.paused:
                     await self._pause_or_resume()
@@ -180,6 +184,13 @@ class JudgedPlay(Play):
             if self.wrong:
                 return
         raise AssertionError(f"no end after {limit} steps")
+
+    async def _meanwhile(self, step: int) -> None:
+        """What others do to the run."""
+        if step == self.unrest.cancel_at:
+            self.cancelled = (await self.store.end_run(RUN, "CANCELLED", {"by": "judge"}))[0] == "ended"
+        if self.unrest.pauses and self.rng.random() < self.unrest.pauses:
+            await self._pause_or_resume()
 
     async def _step(self) -> bool:
         """One thing of all that can happen now; whether there was one."""
@@ -223,7 +234,7 @@ class JudgedPlay(Play):
         """A child run is one task, whose outcome is that of the node that called."""
         token_id = f"{RUN}.{task.run_id.split(':')[1]}"
         token, output = await self.token(RUN, token_id), decode_value(started.input)
-        if token is None or not await self._is_there(token_id):
+        if token is None or token.child != task.run_id or not await self._is_there(token_id):
             return None  # what called it is over, and the child will be
         await self._path(RUN, token_id)
         outcome = self._outcome(token_id, token, output)
@@ -269,8 +280,10 @@ class JudgedPlay(Play):
         await self._path(RUN, token_id)
         output = await self._arrived(token_id, token)
         outcome = self._outcome(token_id, token, output)
-        if isinstance(outcome, Failed) and outcome.error_class == "deadline":
-            await self._fire(f"deadline {RUN} {token_id} {token.attempt}")
+        deadline = f"deadline {RUN} {token_id} {token.attempt}"
+        is_late = isinstance(outcome, Failed) and outcome.error_class == "deadline"
+        if is_late and await self.redis.zscore(self.keys.timers, deadline) is not None:
+            await self._fire(deadline)
         else:
             await self._answer_task(token_id, token, outcome, output)
         if await self.redis.hexists(self.keys.outcomes(RUN, scope_of(RUN, token_id)), token_id):

@@ -30,7 +30,7 @@ async def test_a_lost_answer_strands_nothing(
     assert {(s["attempt"], s["status"]) for s in await signals(5)} == {(1, "completed")}
 
 
-async def test_a_cut_between_the_start_and_what_the_node_reads(
+async def test_a_cut_before_the_patched_ir_is_read(
     store: RunStore, serve: Serve, signals: Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def say(text: str) -> str:
@@ -38,14 +38,14 @@ async def test_a_cut_between_the_start_and_what_the_node_reads(
 
     await start(store, "run_1", make_ir(function("a", "say", {"text": "old"})), outputs={"b": "new"})
     await patch(store, "run_1", make_ir(function("a", "say", {"text": "{{ ctx.b.output }}"}, reads=["b"])))
-    hmget, cuts = store.redis.hmget, iter([True])
+    ir_text, cuts = store.ir_text, iter([True])
 
-    async def cut(*args: Any) -> Any:
+    async def cut(run_id: str) -> Any:
         if next(cuts, False):
             raise RedisConnectionError("cut")
-        return await hmget(*args)
+        return await ir_text(run_id)
 
-    monkeypatch.setattr(store.redis, "hmget", cut)
+    monkeypatch.setattr(store, "ir_text", cut)
     serve(handlers=[say])
     (signal,) = await signals(1)
     assert next(cuts, None) is None

@@ -14,7 +14,7 @@ from agent_runner.runner import Runner
 from lua.run_store import Claim, Finish, RunStore
 from schemas.keys import Keys
 from schemas.limits import LIMITS
-from schemas.messages import CompletionSignal, Task
+from schemas.messages import CompletionSignal, Task, read_task
 from tests.runner.conftest import FAST, IMPATIENT, Serve, Signals
 from tests.runner.engine import ScriptedEngine
 from tests.runner.gate import Gate
@@ -26,12 +26,11 @@ async def take(store: RunStore, runner_id: str, stream: str = STREAM, *, begin: 
     """Claim the next task as a runner that dies then."""
     await store.redis.xgroup_create(stream, "runners", id="0", mkstream=True)
     ((_, [(entry, fields)]),) = await store.redis.xreadgroup("runners", runner_id, {stream: ">"}, count=1)
-    task = Task(
-        fields[b"run"].decode(), fields[b"token"].decode(), fields[b"node"].decode(), "", "", stream, entry.decode()
-    )
+    task = read_task(stream, entry.decode(), {name.decode(): text.decode() for name, text in fields.items()})
+    assert task is not None
     if not begin:
         return task, 0
-    (started,) = await store.start_task([Claim(task, (), None)], runner_id)
+    (started,) = await store.start_task([Claim(task, task.digest, (), None)], runner_id)
     assert started.state == "started"
     return task, started.attempt
 
@@ -112,7 +111,7 @@ async def test_a_task_whose_runners_keep_dying_fails_for_good(store: RunStore, s
     await start(store, "run_1", IR_NOOP)
     task, _ = await take(store, "dead")
     for _ in range(LIMITS.interruptions):
-        (started,) = await store.start_task([Claim(task, (), None, reclaimed=True)], "dead")
+        (started,) = await store.start_task([Claim(task, task.digest, (), None, reclaimed=True)], "dead")
         assert started.state == "started"
     serve(handlers=[noop], settings=IMPATIENT)
     (signal,) = await signals(1)
@@ -128,7 +127,8 @@ async def test_a_zombies_outcome_changes_nothing(
     await start(store, "run_1", make_ir(function("a", "held")))
     await gate.reached()
     execution = next(iter(serving.runner.executions))
-    (started,) = await store.start_task([Claim(execution.work.task, (), None, reclaimed=True)], "other")
+    task = execution.work.task
+    (started,) = await store.start_task([Claim(task, task.digest, (), None, reclaimed=True)], "other")
     assert started.attempt == 2
     gate.opened.set()
 

@@ -3,6 +3,7 @@ import dataclasses
 from lua.run_store import Advance, Wanted
 from schemas.messages import CompletionSignal
 from schemas.plan import Arrival, Output, Plan
+from tests.patching.flight import Flight, flow, map_of, set_to
 from tests.play import Play
 from tests.scripts.workflows import CHAIN, DIAMOND, LOOP, cel, edges, task
 
@@ -160,3 +161,20 @@ async def test_everything_of_an_ended_run_has_a_ttl(any_redis):
         if key not in shared:
             assert await any_redis.pttl(key) > 0, key
     assert await any_redis.xlen("wf.tasks.function") == 0
+
+
+async def test_an_item_that_does_not_follow_the_last_patch_yet_takes_no_step(any_redis):
+    play = Flight(any_redis, flow(map_of(task("a"))))
+    await play.start(input={"xs": [1]})
+    await play.settle()
+    first = (await play.tasks())[0]
+    await play.execute(first)
+    raws = await play.signals()
+    await play.patch(set_to("/nodes/each/config/nodes/a/config/handler", "other"))
+    before = await play.dump()
+    step = Advance("run_1", first.token_id, "a", 1, play.ir, Plan(scope=first.scope), b"{}")
+    assert await play.store.advance([step]) == [["unadopted"]]
+    assert await play.dump() == before
+    await play.route(raws)
+    await play.run_to_end()
+    assert await play.status() == "COMPLETED"

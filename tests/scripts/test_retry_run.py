@@ -44,3 +44,17 @@ async def test_the_dead_task_has_all_its_attempts_again(any_redis):
     assert len(play.executed) > before
     attempts = [started.attempt for task, started in play.executed if task.node_id == play.executed[-1][0].node_id]
     assert attempts == sorted(set(attempts))  # the fence goes on rising
+
+
+async def test_paused_it_goes_on_when_it_is_resumed(any_redis):
+    play = Play(any_redis, CHAIN, failing)
+    await play.start()
+    await play.run_to_end()
+    done = len(play.executed)
+    assert await play.store.retry_run("run_1", {"by": "me"}, paused=True) == ["retried"]
+    await play.run_to_end()
+    assert (await play.status(), len(play.executed)) == ("PAUSED", done)
+    assert [token.state for token in (await play.tokens()).values()] == ["parked"]
+    assert await play.store.resume_run("run_1", {"by": "me"}) == ["resumed"]
+    await play.run_to_end()
+    assert len(play.executed) == done + 1

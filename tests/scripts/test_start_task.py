@@ -1,7 +1,9 @@
 import dataclasses
 
+from tests.patching.flight import Flight, flow, map_of, set_to
 from tests.play import Play
 from tests.scripts.workflows import CHAIN, retrying
+from tests.scripts.workflows import task as node
 
 
 async def begun(redis, workflow=CHAIN, **fields):
@@ -104,3 +106,31 @@ async def test_counts_follow(any_redis):
     await play.claim(task)
     counts = await any_redis.hgetall("batch:b1")
     assert (counts[b"a|queued"], counts[b"a|running"]) == (b"0", b"1")
+
+
+async def test_a_claim_under_an_older_ir_is_stale(any_redis):
+    play = Flight(any_redis, CHAIN)
+    await play.start()
+    task = (await play.tasks())[0]
+    await play.patch(set_to("/nodes/a/config/handler", "other"))
+    before = await play.dump()
+    started = await Play.claim(play, task)
+    assert (started.state, started.digest) == ("stale", await play.field("digest"))
+    assert await play.dump() == before
+    started = await play.claim(task)
+    assert (started.state, started.revision, started.digest) == ("started", 2, play.ir.digest)
+
+
+async def test_a_task_of_an_item_that_does_not_follow_the_last_patch_yet(any_redis):
+    play = Flight(any_redis, flow(map_of(node("a"))))
+    await play.start(input={"xs": [1, 2]})
+    await play.settle()
+    task = (await play.tasks())[0]
+    await play.patch(set_to("/nodes/each/config/nodes/a/config/handler", "other"))
+    before = await play.dump()
+    current = dataclasses.replace(task, digest=play.ir.digest)
+    started = await Play.claim(play, current)
+    assert (started.state, started.digest) == ("unadopted", play.ir.digest)
+    assert await play.dump() == before
+    await play.adoption.item("run_1", task.scope)
+    assert (await Play.claim(play, current)).state == "started"

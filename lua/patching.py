@@ -1,0 +1,309 @@
+"""Patching: a run's workflow is edited while it runs. Read, apply, compile, and switch the run over in one script.
+
+Pure parts: schemas/patch.py (RFC 6902), schemas/revision.py (what differs, what is reached). What must be decided on
+live tokens is decided by lua/patch_run.lua.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+from redis.exceptions import ResponseError
+
+from lua.run_store import PatchStep, RunStore
+from schemas.batch_mark import BatchMark
+from schemas.errors import InvalidDocument, Problem
+from schemas.ir import IR
+from schemas.kept import Kept
+from schemas.plan import places
+from schemas.revision import Difference, Revision, View, reachable, restarted
+
+FOLLOW_S = 5.0
+"""How long a patch waits for the items of maps that still follow the one before."""
+POLL_S = 0.02
+SLICE = 100
+"""Runs that are patched in one round trip."""
+AT_ONCE_BYTES = 50_000
+"""A larger IR is compiled beside the event loop."""
+IRS = 200
+"""IRs at hand."""
+MAX_READS = 8
+"""Times that a run and its IR are read until they fit each other."""
+LIVE = ("RUNNING", "PAUSED")
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """What is asked for. `event`: who and why, for the event's body; `revision`: the one it must be made on (If-Match).
+
+    `revise` makes a run's revision (schemas/revision.py); it raises InvalidDocument, or PatchRefused.
+    """
+
+    revise: Callable[[IR], Revision]
+    event: Mapping[str, Any]
+    cancel: bool = False  # live tokens on nodes that are gone
+    restart: bool = False  # tasks that run under another definition
+    dry: bool = False
+    revision: int | None = None
+    mark: str = ""  # name of the batch patch that it belongs to (schemas/batch_mark.py): no run gets it twice
+
+
+@dataclass(frozen=True, slots=True)
+class Patched:
+    """What came of it. `revision` is the run's new one; of a dry run the one that it would have."""
+
+    run_id: str
+    status: str
+    revision: int
+    digest: str
+    difference: Difference
+    reachable: tuple[str, ...]  # of what was added or changed
+    unreachable: tuple[str, ...]
+    restarted: tuple[str, ...]
+    cancelled: tuple[str, ...]  # nodes that had live tokens, and are gone
+    warnings: tuple[Problem, ...] = ()
+
+
+Reason = Literal[
+    "unknown", "over", "already", "conflict", "precondition", "live_tokens", "retyped", "too_many", "following"
+]
+
+
+class PatchRefused(Exception):
+    """The run does not take the patch as it is now. `revision` is its current one; `tokens` stand in the way."""
+
+    def __init__(
+        self, reason: Reason, message: str, *, status: str = "", revision: int = 0,
+        tokens: Sequence[tuple[str, str, str]] = (),
+    ) -> None:  # fmt: skip
+        super().__init__(message)
+        self.reason, self.status, self.revision, self.tokens = reason, status, revision, tuple(tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A run as it was read."""
+
+    status: str
+    revision: int
+    ir: IR
+    mark: BatchMark | None  # of the last batch patch that it had
+
+
+class Patching:
+    """Patches the runs of one shard. What it compiles, it compiles once for all runs of one IR."""
+
+    def __init__(self, store: RunStore) -> None:
+        self.store = store
+        self._irs = Kept(IRS)
+
+    async def patch(self, run_id: str, patch: Patch) -> Patched:
+        """Patch one run. Raises InvalidDocument, PatchRefused."""
+        (result,) = await self.patch_all([run_id], patch)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def patch_all(self, run_ids: Sequence[str], patch: Patch) -> list[Patched | InvalidDocument | PatchRefused]:
+        """Patch many runs, each for itself; what came of each, in their order."""
+        results: dict[str, Patched | InvalidDocument | PatchRefused] = {}
+        deadline = time.monotonic() + FOLLOW_S
+        left = list(run_ids)
+        while left:
+            for first in range(0, len(left), SLICE):
+                results |= await self._patch_slice(left[first : first + SLICE], patch)
+            left = [run_id for run_id in left if _follows(results[run_id])]
+            if left and time.monotonic() > deadline:
+                break
+            if left:
+                await asyncio.sleep(POLL_S)
+        return [results[run_id] for run_id in run_ids]
+
+    async def base(self, run_id: str) -> Base:
+        """Raises PatchRefused (unknown)."""
+        base = (await self.bases([run_id])).get(run_id)
+        if base is None:
+            raise _unknown()
+        return base
+
+    # -- read ----------------------------------------------------------------------------------------
+    async def bases(self, run_ids: Sequence[str]) -> dict[str, Base]:
+        """The runs that are known, each with the IR of the revision that it has. At most SLICE of them."""
+        found: dict[str, Base] = {}
+        left = list(run_ids)
+        for _ in range(MAX_READS):  # patched in between, or Redis has lost its IR
+            if not left:
+                break
+            async with self.store.redis.pipeline(transaction=False) as pipe:
+                for run_id in left:
+                    pipe.hmget(self.store.keys.run(run_id), "status", "revision", "digest", "batch_patch")
+                heads = dict(zip(left, await pipe.execute(), strict=True))
+            await self._load_irs({head[2].decode(): run_id for run_id, head in heads.items() if head[2]})
+            for run_id, (status, revision, digest, mark) in heads.items():
+                if digest and (ir := self._irs.get(digest.decode())):
+                    found[run_id] = Base(status.decode(), int(revision), ir, BatchMark.read((mark or b"").decode()))
+            left = [run_id for run_id in left if heads[run_id][2] and run_id not in found]
+        return found
+
+    async def _load_irs(self, run_of: Mapping[str, str]) -> None:
+        """Have the IRs at hand, by digest; each is read from a run that has it."""
+        for digest, run_id in run_of.items():
+            if digest not in self._irs and (text := await self.store.ir_text(run_id)):
+                ir = IR.from_json(text)
+                self._irs.put(ir.digest, ir, 1)
+
+    # -- patch ---------------------------------------------------------------------------------------
+    async def _patch_slice(
+        self, run_ids: Sequence[str], patch: Patch
+    ) -> dict[str, Patched | InvalidDocument | PatchRefused]:
+        bases = await self.bases(run_ids)
+        results: dict[str, Patched | InvalidDocument | PatchRefused] = {}
+        revisions: dict[str, Revision | InvalidDocument | PatchRefused] = {}
+        steps: dict[str, PatchStep] = {}
+        for run_id in run_ids:
+            base = bases.get(run_id)
+            if refused := _refusal(base, patch):
+                results[run_id] = refused
+                continue
+            assert base is not None
+            if base.ir.digest not in revisions:
+                revisions[base.ir.digest] = await _revision(base.ir, patch)
+            revision = revisions[base.ir.digest]
+            if isinstance(revision, Revision):
+                steps[run_id] = _step(run_id, base, revision, patch)
+            else:
+                results[run_id] = revision
+        answers = await self.store.patch_run(list(steps.values()))
+        for run_id, answer in zip(steps, answers, strict=True):
+            base = bases[run_id]
+            revision = revisions[base.ir.digest]
+            assert isinstance(revision, Revision)
+            results[run_id] = _result(run_id, base, revision, patch, answer)
+        return results
+
+
+async def _revision(ir: IR, patch: Patch) -> Revision | InvalidDocument | PatchRefused:
+    try:
+        if len(ir.text) < AT_ONCE_BYTES:
+            return patch.revise(ir)
+        return await asyncio.to_thread(patch.revise, ir)
+    except (InvalidDocument, PatchRefused) as error:
+        return error
+
+
+def _refusal(base: Base | None, patch: Patch) -> PatchRefused | None:
+    if base is None:
+        return _unknown()
+    if base.status not in LIVE:
+        return _over(base.status)
+    if patch.revision is not None and patch.revision != base.revision:
+        message = f"The run is at revision {base.revision}, and the patch was made on revision {patch.revision}."
+        return PatchRefused("precondition", message, revision=base.revision)
+    return None
+
+
+def _step(run_id: str, base: Base, revision: Revision, patch: Patch) -> PatchStep:
+    old, new, difference = base.ir, revision.ir, revision.difference
+    looked_for = difference.retyped | (frozenset() if patch.cancel else difference.gone)
+    change = {
+        "gone": dict.fromkeys(difference.gone, True),
+        "retyped": dict.fromkeys(difference.retyped, True),
+        "redefined": dict.fromkeys(difference.redefined, True) if patch.restart else {},
+        "loops": list(difference.loops),
+        "inside": any(old.nodes[node].analysis.map for node in looked_for),
+        "cancel": patch.cancel,
+        "restart": patch.restart,
+        "unranked": old.lanes and not new.lanes,
+        "all_loops": " ".join(dict.fromkeys([*old.loops, *new.loops])),
+        **({"mark": patch.mark} if patch.mark else {}),
+        "streams": sorted({node.analysis.stream for node in new.nodes.values() if node.analysis.stream}),
+    }
+    body: dict[str, Any] = {
+        "revision": base.revision + 1, "digest": new.digest, **patch.event, "operations": revision.operations,
+        "added": difference.added, "removed": difference.removed, "changed": difference.changed,
+    }  # fmt: skip
+    if patch.cancel:
+        body["live_tokens"] = "cancel"
+    if patch.restart:
+        body["running"] = "restart"
+    if difference.loops:
+        body["loops"] = difference.loops
+    if change["unranked"]:
+        body["unranked"] = True
+    if new.patched and new.patched != (old.patched or type(new.patched)()):
+        body["agents"] = {"depths": new.patched.depths, "calls": new.patched.calls}
+    return PatchStep(
+        run_id, base.revision, new.digest, new.text, orjson.dumps(change), orjson.dumps(places(new)),
+        orjson.dumps(body), patch.dry,
+    )  # fmt: skip
+
+
+def _result(run_id: str, base: Base, revision: Revision, patch: Patch, answer: Sequence[str]) -> Patched | PatchRefused:
+    match answer:
+        case ["patched", status, text]:
+            return _patched(run_id, base, revision, patch, status, View(**orjson.loads(text)))
+        case ["already", current]:
+            message = f"The run has this patch of its batch, and is at revision {current}."
+            return PatchRefused("already", message, revision=int(current))
+        case ["stale", current]:
+            message = f"The run was patched meanwhile: it is at revision {current}, and no longer at {base.revision}."
+            reason: Reason = "conflict" if patch.revision is None else "precondition"
+            return PatchRefused(reason, message, revision=int(current))
+        case ["over", status]:
+            return _over(status)
+        case ["adopting"]:
+            message = "Items of its maps still follow the patch before; ask again in a moment."
+            return PatchRefused("following", message, revision=base.revision)
+        case [("live_tokens" | "retyped") as kind, text]:
+            tokens = [(token, node, state) for token, node, state in orjson.loads(text)]
+            return PatchRefused(kind, _MESSAGES[kind], revision=base.revision, tokens=tokens)
+        case ["too_many"]:
+            return PatchRefused("too_many", _MESSAGES["too_many"], revision=base.revision)
+        case ["unknown"]:
+            return _unknown()
+        case _:
+            raise ResponseError(": ".join(answer))
+
+
+_MESSAGES = {
+    "live_tokens": 'Nodes that the patch removes have live tokens; they can be cancelled: "live_tokens": "cancel".',
+    "retyped": "Nodes of another type now have begun their work; it can be begun anew, unless they are maps: "
+    '"running": "restart".',
+    "too_many": "More items of maps are alive than can be looked at in one step, and the patch removes nodes from them "
+    '(which needs "live_tokens": "cancel" then), or changes a type there (which has to wait until fewer are alive).',
+}
+
+
+def _patched(run_id: str, base: Base, revision: Revision, patch: Patch, status: str, view: View) -> Patched:
+    difference = revision.difference
+    reached = reachable(revision.ir, difference, view, restart=patch.restart)
+    touched = (*difference.added, *difference.changed)
+    return Patched(
+        run_id,
+        status,
+        base.revision + 1,
+        revision.ir.digest,
+        difference,
+        tuple(node for node in touched if node in reached),
+        tuple(node for node in touched if node not in reached),
+        tuple(restarted(difference, view)) if patch.restart else (),
+        tuple(node for node in view.nodes if node in difference.gone),
+        revision.warnings,
+    )
+
+
+def _follows(result: object) -> bool:
+    return isinstance(result, PatchRefused) and result.reason == "following"
+
+
+def _unknown() -> PatchRefused:
+    return PatchRefused("unknown", "There is no such run, or it ended long ago.")
+
+
+def _over(status: str) -> PatchRefused:
+    return PatchRefused("over", f"The run has ended: {status}. A patch changes the future only.", status=status)
