@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +63,7 @@ class Claims:
                     await self._take(claimed, claim, started)
             if not behind:
                 break
+            await self._adopt(behind)
             claims = [await self._renewed(claim, started) for claim, started in behind]
         return claimed  # entries of a run that is patched all the time stay pending, and come again
 
@@ -74,11 +75,18 @@ class Claims:
 
     async def _renewed(self, claim: Claim, started: StartedTask) -> Claim:
         """The claim under the newest IR: the run was patched since its task was queued."""
-        task = claim.task
-        program = await self._programs.get(started.digest, task.run_id)
-        if started.state == "unadopted" and program is not None:
-            await self._store.adopt_item(task.run_id, task.scope, program.ir)
-        return self._claim(Fetched(task, claim.reclaimed), program.ir.digest if program else started.digest)
+        program = await self._programs.get(started.digest, claim.task.run_id)
+        return self._claim(Fetched(claim.task, claim.reclaimed), program.ir.digest if program else started.digest)
+
+    async def _adopt(self, behind: Iterable[tuple[Claim, StartedTask]]) -> None:
+        """Let the items that these tasks lie in follow the last patches of their runs, those of one map together."""
+        scopes: dict[tuple[str, str], list[str]] = {}
+        for claim, started in behind:
+            if started.state == "unadopted":
+                scopes.setdefault((claim.task.run_id, started.digest), []).append(claim.task.scope)
+        for (run_id, digest), some in scopes.items():
+            if program := await self._programs.get(digest, run_id):
+                await self._store.adopt_scopes(run_id, some, program.ir)
 
     async def variables(self, work: Work) -> dict[str, Any]:
         """What the node's templates see. Raises TaskFailed if an artifact is not to be had."""

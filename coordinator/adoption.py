@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 from coordinator.ir_cache import IRCache
 from lua.run_store import RunStore
@@ -21,15 +22,23 @@ class Adoption:
 
     async def slice(self, run_id: str, map_token: str) -> None:
         """The next slice of a map's items."""
-        await self._adopt(run_id, lambda ir: self.store.adopt_items(run_id, map_token, ir))
 
-    async def item(self, run_id: str, scope: str) -> None:
-        """One item, which somebody wants to go on."""
-        await self._adopt(run_id, lambda ir: self.store.adopt_item(run_id, scope, ir))
+        async def adopt(ir: IR | None) -> list[list[str]]:
+            return [await self.store.adopt_items(run_id, map_token, ir)]
 
-    async def _adopt(self, run_id: str, adopt: Callable[[IR | None], Awaitable[list[str]]]) -> None:
+        await self._adopt(run_id, adopt)
+
+    async def items(self, places: Iterable[tuple[str, str]]) -> None:
+        """Items, each a run and a scope, that somebody wants to go on; those of one map together."""
+        by_run: dict[str, list[str]] = {}
+        for run_id, scope in places:
+            by_run.setdefault(run_id, []).append(scope)
+        for run_id, scopes in by_run.items():
+            await self._adopt(run_id, partial(self.store.adopt_scopes, run_id, scopes))
+
+    async def _adopt(self, run_id: str, adopt: Callable[[IR | None], Awaitable[list[list[str]]]]) -> None:
         for _ in range(MAX_STALE):
             digest = await self.store.redis.hget(self.store.keys.run(run_id), "digest")
             ir = await self.irs.get(digest.decode(), run_id) if digest else None
-            if (await adopt(ir))[0] != "stale":
+            if not any(answer[0] == "stale" for answer in await adopt(ir)):
                 return

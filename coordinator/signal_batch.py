@@ -186,8 +186,7 @@ class SignalBatch:
         """What is wanted, once the items that it lies in follow the last patches of their runs."""
         loaded = await self.store.load_tokens(wanted)
         behind = [signal for signal, part in zip(signals, loaded, strict=True) if part.unadopted]
-        for signal in behind:
-            await self.adoption.item(signal.run_id, scope_of(signal.run_id, signal.token_id))
+        await self.adoption.items((signal.run_id, scope_of(signal.run_id, signal.token_id)) for signal in behind)
         return await self.store.load_tokens(wanted) if behind else loaded
 
     # -- decide ------------------------------------------------------------------------------------

@@ -1,10 +1,10 @@
--- adopt_items: items of a map go over to the run's newest graph: a slice of them, or one.
+-- adopt_items: items of a map go over to the run's newest graph: a slice of them, or some.
 --
 -- KEYS    run
--- ARGV    prefix run_id now token digest places index
+-- ARGV    prefix run_id now token digest places indexes
 --         token: the map's
 --         digest: of the IR that `places` (JSON, schemas/plan.py) are of: the nodes of the map's graph
---         index: of one item, '' for the next slice
+--         indexes: of items, separated by spaces, '' for the next slice
 -- ANSWER  {more} | {done} | {later} (its items are held, or their end is under way) | {stale, digest}
 -- EVENT   items_patched, one a slice; item_completed for those in which nothing is left
 --@include parts/keys parts/run parts/event parts/token parts/scope parts/emit parts/map parts/item parts/adopt
@@ -29,13 +29,9 @@ end
 if not run or not run.adopting or not is_live(run) then return done() end
 if not record or not record.map or not is_scope_live(scope_of(token), true) then return done() end
 if redis.call('EXISTS', of_token('items', token), of_token('held', token)) == 0 then return done() end
--- A slice might miss what is restored meanwhile; one item is restored or not.
-local function is_held()
-  if index == '' then return redis.call('EXISTS', of_token('held', token)) == 1 end
-  return redis.call('SISMEMBER', of_token('held', token), index) == 1
-end
-
-if record.state ~= 'mapping' or not is_scope_live(scope_of(token)) or is_held() then
+-- A slice might miss what is restored meanwhile; an item that is asked for is restored or not.
+local is_held = indexes == '' and redis.call('EXISTS', of_token('held', token)) == 1
+if record.state ~= 'mapping' or not is_scope_live(scope_of(token)) or is_held then
   redis.call('ZADD', of_shard('timers'), now + LATER_MS, timer)
   return {'later'}
 end
@@ -68,10 +64,13 @@ local function say()
   save_run(run)
 end
 
-if index ~= '' then
-  adopt_item(index)
+if indexes ~= '' then
+  local answer = 'more'
+  for index in string.gmatch(indexes, '%d+') do
+    if redis.call('SISMEMBER', of_token('held', token), index) == 1 then answer = 'later' else adopt_item(index) end
+  end
   say()
-  return {'more'}
+  return {answer}
 end
 local cursor, members = unpack(redis.call('SSCAN', of_token('items', token),
   redis.call('HGET', of_token('map', token), 'adopt') or 0, 'COUNT', SLICE))

@@ -112,11 +112,12 @@ class Patching:
     async def patch_all(self, run_ids: Sequence[str], patch: Patch) -> list[Patched | InvalidDocument | PatchRefused]:
         """Patch many runs, each for itself; what came of each, in their order."""
         results: dict[str, Patched | InvalidDocument | PatchRefused] = {}
+        revisions: dict[str, Revision | InvalidDocument | PatchRefused] = {}
         deadline = time.monotonic() + FOLLOW_S
         left = list(run_ids)
         while left:
             for first in range(0, len(left), SLICE):
-                results |= await self._patch_slice(left[first : first + SLICE], patch)
+                results |= await self._patch_slice(left[first : first + SLICE], patch, revisions)
             left = [run_id for run_id in left if _follows(results[run_id])]
             if left and time.monotonic() > deadline:
                 break
@@ -159,11 +160,11 @@ class Patching:
 
     # -- patch ---------------------------------------------------------------------------------------
     async def _patch_slice(
-        self, run_ids: Sequence[str], patch: Patch
+        self, run_ids: Sequence[str], patch: Patch, revisions: dict[str, Revision | InvalidDocument | PatchRefused]
     ) -> dict[str, Patched | InvalidDocument | PatchRefused]:
+        """`revisions`: those made so far, by the digest that they lead away from."""
         bases = await self.bases(run_ids)
         results: dict[str, Patched | InvalidDocument | PatchRefused] = {}
-        revisions: dict[str, Revision | InvalidDocument | PatchRefused] = {}
         steps: dict[str, PatchStep] = {}
         for run_id in run_ids:
             base = bases.get(run_id)

@@ -21,6 +21,8 @@ from schemas.messages import CompletionSignal, Task
 from schemas.plan import Plan, places, start_plan
 from schemas.values import Artifact
 
+ADOPTED_AT_ONCE = 50
+"""Items of a map that follow a patch in one step."""
 TIMEOUT_GRACE_MS = 5_000
 """A runner ends an execution that is over its time itself; the timer is for a runner that does not."""
 
@@ -275,24 +277,32 @@ class RunStore(RunControl):
         ]  # fmt: skip
         return [texts(answer) for answer in await self._call_each("patch_run", calls)]
 
-    async def adopt_items(self, run_id: str, map_token: str, ir: IR | None, index: str = "") -> list[str]:
-        """The next slice of a map's items, or the one item `index`, follows the run's last patch; `ir` is its newest,
-        None of a run that is gone."""
+    async def adopt_items(self, run_id: str, map_token: str, ir: IR | None, indexes: Iterable[str] = ()) -> list[str]:
+        """The next slice of a map's items, or the given ones, follow the run's last patch; `ir` is its newest, None of
+        a run that is gone."""
         node = await self._node_of(run_id, map_token)
         digest, encoded = "", b"{}"
         if ir is not None and node is not None and node in ir.nodes and ir.nodes[node].map is not None:
             digest, encoded = ir.digest, orjson.dumps(places(ir, node))
-        return await self._of_run("adopt_items", run_id, map_token, digest, encoded, index)
+        return await self._of_run("adopt_items", run_id, map_token, digest, encoded, " ".join(indexes))
 
-    async def adopt_item(self, run_id: str, scope: str, ir: IR | None) -> list[str]:
-        """The item that is `scope` follows, and first those that enclose it. The last answer."""
-        parts, answer = scope.split("."), ["done"]
-        for level in range(1, len(parts) + 1):
-            path, _, index = ".".join(parts[:level]).rpartition("-")
-            answer = await self.adopt_items(run_id, f"{run_id}.{path}", ir, index)
-            if answer[0] not in ("more", "done"):
-                break  # what lies in it follows after it
-        return answer
+    async def adopt_scopes(self, run_id: str, scopes: Iterable[str], ir: IR | None) -> list[list[str]]:
+        """The items that are these scopes follow, after those that enclose them. The answers of adopt_items."""
+        by_level: list[dict[str, dict[str, None]]] = []  # path of the map's token -> indexes
+        for scope in scopes:
+            parts = scope.split(".")
+            for level in range(len(parts)):
+                path, _, index = ".".join(parts[: level + 1]).rpartition("-")
+                if len(by_level) == level:
+                    by_level.append({})
+                by_level[level].setdefault(path, {})[index] = None
+        answers = []
+        for maps in by_level:
+            for path, indexes in maps.items():
+                for first in range(0, len(indexes), ADOPTED_AT_ONCE):
+                    some = list(indexes)[first : first + ADOPTED_AT_ONCE]
+                    answers.append(await self.adopt_items(run_id, f"{run_id}.{path}", ir, some))
+        return answers
 
     async def _node_of(self, run_id: str, token_id: str) -> str | None:
         record = await self.redis.hget(self.keys.tokens(run_id, scope_of(run_id, token_id)), token_id)

@@ -10,7 +10,7 @@
     node_failed     a task failed for good; on_error     as node_completed, and error                   tokens, gone,
                     took over, or run_failed follows                                                    live
     task_retried    it failed and gets another attempt   attempt, error, delay_ms, raw                  tokens, live
-    task_queued     a backoff was over                                                                  tokens, live
+    task_queued     a backoff was over, or its runner died and a patch has given it another stream      tokens, live
     node_opened     a node that ends later waits         waits_for (answer, event, time, child) and     tokens, live
                                                          what belongs to it: prompt, assignee, due, ...
     node_answered   a person, an event, a timer or an    by, and what they say                          tokens, live

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 
 class Point(NamedTuple):
-    """Before or after a call of a method of one of the service's objects."""
+    """Before or after a call of a method of one of the service's objects, or after one that was answered by a word."""
 
     object: str
     method: str
     when: str
+    answered: str = ""
 
 
 COORDINATOR = {
@@ -67,7 +68,7 @@ RECORDER = {
 }
 PATCHER = {
     "patching": Point("store", "patch_run", "before"),
-    "patched": Point("store", "patch_run", "after"),
+    "patched": Point("store", "patch_run", "after", "patched"),
 }
 ADOPTION = {
     "adopting": Point("store", "adopt_items", "before"),
@@ -85,11 +86,13 @@ def die_at(name: str, hits: int, **objects: Any) -> None:
     point = POINTS.get(name)
     if point is not None and point.object in objects:
         owner, times = objects[point.object], count(1)
-        dying = _dying(getattr(owner, point.method), point.when, lambda: next(times) == hits)
+        dying = _dying(getattr(owner, point.method), point, lambda: next(times) == hits)
         setattr(owner, point.method, dying)
 
 
-def _dying(call: Callable[..., Any], when: str, is_time: Callable[[], bool]) -> Callable[..., Any]:
+def _dying(call: Callable[..., Any], point: Point, is_time: Callable[[], bool]) -> Callable[..., Any]:
+    when = point.when
+
     async def dying(*args: Any, **kwargs: Any) -> Any:
         if when == "inside":  # the recorder's transaction: all is written in it, and it is not committed
             connection, page = args
@@ -99,7 +102,7 @@ def _dying(call: Callable[..., Any], when: str, is_time: Callable[[], bool]) -> 
         if when == "before" and args[0]:
             _die(is_time())
         answer = await call(*args, **kwargs)
-        if when == "after" and (answer or args[1:]):
+        if when == "after" and (answer or args[1:]) and (not point.answered or answer[0][0] == point.answered):
             _die(is_time())
         return answer
 

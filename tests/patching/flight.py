@@ -61,7 +61,7 @@ class Flight(Play):
             claim = await self._claim_of(task, reclaimed)
             started = (await self.store.start_task([claim], runner))[0]
             if started.state == "unadopted":
-                await self.adoption.item(task.run_id, task.scope)
+                await self.adoption.items([(task.run_id, task.scope)])
             elif started.state != "stale":
                 return started
 

@@ -222,7 +222,7 @@ async def test_a_run_fails_while_items_follow_and_is_retried(any_redis, when):
     play.answer = lambda task, _: Failure("permanent", "no", False)
     await play.patch(*INSERT)
     if when == "in the middle":
-        await play.store.adopt_items("run_1", MAP, play.ir, "0")
+        await play.store.adopt_items("run_1", MAP, play.ir, ["0"])
     await play.execute(await play.task_on("side"))
     await play.route()
     assert await play.status() == "FAILED"

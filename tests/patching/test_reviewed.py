@@ -1,12 +1,15 @@
 """What a review of patching found."""
 
+import asyncio
 import time
 
 import pytest
 
+from lua.patching import Patch
 from orchestrator_api.bodies import read_json
 from orchestrator_api.problems import Refusal
 from schemas.messages import Failure
+from schemas.revision import revise
 from tests.patching.flight import BY, Flight, add, agent, flow, map_of, remove, set_to
 from tests.patching.test_agent_patch import add as add_node
 from tests.patching.test_agent_patch import flow as agent_flow
@@ -95,7 +98,7 @@ async def test_a_restored_item_follows_while_others_are_held(any_redis):
     """Who wants to go on with it must not be told to wait: a runner would drop it, a coordinator turn in circles."""
     play = await held(any_redis)
     one = next(t for t in await play.tasks() if t.node_id == "a")
-    assert (await play.store.adopt_item("run_1", one.scope, play.ir))[0] == "more"
+    assert (await play.store.adopt_scopes("run_1", [one.scope], play.ir))[-1] == ["more"]
     await play.execute(one)
     await play.route()
     assert await any_redis.llen("completion_signals") == 0
@@ -129,3 +132,25 @@ def test_calls_that_one_agent_makes_less_are_not_given_to_another():
     other = {**once("x"), "retry": {"max_attempts": 49}}
     operations = [put("/nodes/big/retry/max_attempts", 1), *add_node(other, "a x")]
     assert refused(document, operations) == [("/operations", "max-model-calls")]
+
+
+async def test_a_patch_that_waits_is_compiled_once(redis, wait_until):
+    """Items of the patch before still follow: it is asked again fifty times a second."""
+    play = await begun(redis)
+    await play.patch(*INSERT)
+    made, asked, write = [], [], play.store.patch_run
+
+    def make(ir):
+        made.append(ir)
+        return revise(ir, [add("/description", "x")])
+
+    async def counted(steps):
+        asked.append(steps)
+        return await write(steps)
+
+    play.store.patch_run = counted
+    patching = asyncio.create_task(play.patching.patch("run_1", Patch(make, BY)))
+    await wait_until(lambda: len(asked) > 3)
+    await play.tick()
+    await patching
+    assert len(made) == 1

@@ -113,7 +113,7 @@ class PatchedPlay(JudgedPlay):
         started = (await self.store.start_task([claim], runner))[0]
         if started.state == "unadopted":
             self.caught_up = True
-            await self.adoption.item(RUN, task.scope)
+            await self.adoption.items([(RUN, task.scope)])
             started = (await self.store.start_task([claim], runner))[0]
         return started
 

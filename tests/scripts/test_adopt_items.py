@@ -24,7 +24,7 @@ async def begun(redis, xs, workflow=None, answer=None, **fields):
 
 
 async def adopt(play, index="", token=MAP):
-    return await play.store.adopt_items("run_1", token, play.ir, index)
+    return await play.store.adopt_items("run_1", token, play.ir, [index] if index else [])
 
 
 def is_adopted(play, index):

@@ -132,5 +132,5 @@ async def test_a_task_of_an_item_that_does_not_follow_the_last_patch_yet(any_red
     started = await Play.claim(play, current)
     assert (started.state, started.digest) == ("unadopted", play.ir.digest)
     assert await play.dump() == before
-    await play.adoption.item("run_1", task.scope)
+    await play.adoption.items([("run_1", task.scope)])
     assert (await Play.claim(play, current)).state == "started"
