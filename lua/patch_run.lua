@@ -8,13 +8,16 @@
 -- ARGV    prefix run_id now revision digest ir change places dry body
 --         revision: the one that the patch was made on
 --         digest, ir: the new IR
---         change: JSON {gone, retyped, redefined: {node: true}, loops: [gone], inside, cancel, restart, unranked, all_loops, streams, mark?};
---         `inside`: something in a map is gone or retyped; `mark`: name of the batch patch that it belongs to
+--         change: JSON {gone, retyped, redefined: {node: true}, loops: [gone], inside, cancel, restart, unranked, all_loops,
+--         streams, mark?, author?}; inside: something in a map is gone or retyped; mark: the batch patch that it belongs to;
+--         author: [token, attempt] of the agent that asks
 --         places: JSON of the nodes outside of maps (schemas/plan.py, `places`)
 --         dry: '1' to say only what would happen
 --         body: JSON of the event
--- ANSWER  {patched, status, view} | {already, revision} (this batch patch) | {stale, revision} | {adopting} (items still follow the patch before)
---         | {live_tokens, tokens} | {retyped, tokens} | {too_many} (items, to look at all) | {over, status} | {unknown}
+-- ANSWER  {patched, status, view} | {stale, revision} | {adopting} (items still follow the patch before)
+--         | {live_tokens, tokens} | {retyped, tokens} | {too_many} (items, to look at all)
+--         | {already, revision} (this batch patch) | {fenced} (the author's attempt was given up)
+--         | {over, status} | {unknown}
 --         view: JSON {nodes: {node: {state: count}}, open: {map: true} (items are still to start), whole}, as it was
 --         tokens: JSON [[token, node, state], ...], those that stand in the way
 -- EVENT   run_patched; run_completed if nothing is left
@@ -28,6 +31,10 @@ if not run then return {'unknown'} end
 if not is_live(run) then return {'over', run.status} end
 local mark = change.mark and redis.call('HGET', of_run('run'), 'batch_patch')
 if mark and string.match(mark, '^%S+') == change.mark then return {'already', run.more[1]} end
+local author = change.author and get_token(change.author[1])
+if change.author and not (author and author.state == 'running' and author.attempt == change.author[2]) then
+  return {'fenced'}
+end
 if run.more[1] ~= revision then return {'stale', run.more[1]} end
 if run.adopting then return {'adopting'} end
 

@@ -50,6 +50,7 @@ class Patch:
     restart: bool = False  # tasks that run under another definition
     dry: bool = False
     revision: int | None = None
+    author: tuple[str, int] | None = None  # token and attempt of the agent that asks: nothing, unless it still executes
     mark: str = ""  # name of the batch patch that it belongs to (schemas/batch_mark.py): no run gets it twice
 
 
@@ -70,7 +71,16 @@ class Patched:
 
 
 Reason = Literal[
-    "unknown", "over", "already", "conflict", "precondition", "live_tokens", "retyped", "too_many", "following"
+    "unknown",
+    "over",
+    "already",
+    "conflict",
+    "precondition",
+    "live_tokens",
+    "retyped",
+    "too_many",
+    "following",
+    "fenced",
 ]
 
 
@@ -218,6 +228,7 @@ def _step(run_id: str, base: Base, revision: Revision, patch: Patch) -> PatchSte
         "loops": list(difference.loops),
         "inside": any(old.nodes[node].analysis.map for node in looked_for),
         "cancel": patch.cancel,
+        **({"author": patch.author} if patch.author else {}),
         "restart": patch.restart,
         "unranked": old.lanes and not new.lanes,
         "all_loops": " ".join(dict.fromkeys([*old.loops, *new.loops])),
@@ -257,6 +268,8 @@ def _result(run_id: str, base: Base, revision: Revision, patch: Patch, answer: S
             return PatchRefused(reason, message, revision=int(current))
         case ["over", status]:
             return _over(status)
+        case ["fenced"]:
+            return PatchRefused("fenced", "The attempt that asks was given up.", revision=base.revision)
         case ["adopting"]:
             message = "Items of its maps still follow the patch before; ask again in a moment."
             return PatchRefused("following", message, revision=base.revision)

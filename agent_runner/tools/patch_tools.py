@@ -10,14 +10,12 @@ import orjson
 from agent_runner.failure import TaskFailed
 from agent_runner.tools.tool import Call, Tool, ToolFailed, make_tool
 from agent_runner.work import Work
-from lua.answers import read_token
 from lua.patching import Base, Patch, Patched, Patching, PatchRefused
 from lua.run_store import RunStore
 from schemas.agent_patch import Bounds, revise_by_agent
 from schemas.compiler.tool_rules import PATCHING
 from schemas.errors import InvalidDocument, Problem
 from schemas.ir import IR
-from schemas.keys import scope_of
 from schemas.limits import LIMITS
 from schemas.revision import Revision
 
@@ -95,7 +93,6 @@ class PatchTools:
     async def _patch(self, call: Call) -> Any:
         """{ok, revision, added, ...}, or {ok: false, revision, errors: [{path, code, message}]}."""
         work, given = call.work, call.arguments
-        await self._check_attempt(work)
         event = {"by": work.task.token_id, "node": work.node.id}
         if "description" in given:
             event["description"] = given["description"]
@@ -103,12 +100,15 @@ class PatchTools:
         def revise(ir: IR) -> Revision:
             return revise_by_agent(ir, given["operations"], work.node.id)
 
-        patch = Patch(revise, event, revision=given.get("revision"))
+        author = (work.task.token_id, work.attempt)
+        patch = Patch(revise, event, revision=given.get("revision"), author=author)
         try:
             return _done(await self._patching.patch(work.task.run_id, patch))
         except InvalidDocument as error:
             return _refused((await self._base(work)).revision, error.problems)
         except PatchRefused as error:
+            if error.reason in ("fenced", "over", "unknown"):
+                raise TaskFailed("interrupted", str(error)) from None
             problem = Problem("", error.reason, str(error))
             tokens = [{"token": token, "node": node, "state": state} for token, node, state in error.tokens]
             return _refused(error.revision, [problem], **({"tokens": tokens} if tokens else {}))
@@ -118,15 +118,6 @@ class PatchTools:
             return await self._patching.base(work.task.run_id)
         except PatchRefused as error:
             raise TaskFailed("interrupted", str(error)) from None
-
-    async def _check_attempt(self, work: Work) -> None:
-        """Raises TaskFailed where the attempt was given up: another one executes this task, or nobody."""
-        task = work.task
-        tokens = self._store.keys.tokens(task.run_id, scope_of(task.run_id, task.token_id))
-        record = await self._store.redis.hget(tokens, task.token_id)
-        token = read_token(record) if record else None
-        if token is None or (token.attempt, token.state) != (work.attempt, "running"):
-            raise TaskFailed("interrupted", "this attempt counts no more: it was given up, or its run has ended")
 
 
 def _done(patched: Patched) -> dict[str, Any]:

@@ -187,6 +187,17 @@ async def test_more_items_than_can_be_looked_at(any_redis):
     assert (word, orjson.loads(view)["whole"]) == ("patched", False)
 
 
+async def test_an_agent_whose_attempt_was_given_up_patches_nothing(any_redis):
+    play = await begun(any_redis)
+    (queued,) = await play.tasks()
+    assert await patched(play, ADD_C, author=[queued.token_id, 1]) == ["fenced"], "it is not claimed yet"
+    await play.claim(queued)
+    assert await patched(play, ADD_C, author=[queued.token_id, 2]) == ["fenced"]
+    assert await patched(play, ADD_C, author=["run_1.99", 1]) == ["fenced"]
+    assert await play.field("revision") == "1"
+    assert (await patched(play, ADD_C, author=[queued.token_id, 1]))[0] == "patched"
+
+
 async def test_one_that_a_batch_has_patched_is_not_patched_again(any_redis):
     play = await begun(any_redis)
     assert (await patched(play, ADD_C, mark="p1"))[0] == "patched"
