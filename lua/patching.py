@@ -28,8 +28,6 @@ FOLLOW_S = 5.0
 POLL_S = 0.02
 SLICE = 100
 """Runs that are patched in one round trip."""
-AT_ONCE_BYTES = 50_000
-"""A larger IR is compiled beside the event loop."""
 IRS = 200
 """IRs at hand."""
 MAX_READS = 8
@@ -200,9 +198,7 @@ class Patching:
 
 async def _revision(ir: IR, patch: Patch) -> Revision | InvalidDocument | PatchRefused:
     try:
-        if len(ir.text) < AT_ONCE_BYTES:
-            return patch.revise(ir)
-        return await asyncio.to_thread(patch.revise, ir)
+        return await asyncio.to_thread(patch.revise, ir)  # pure computing, of what others send: beside the event loop
     except (InvalidDocument, PatchRefused) as error:
         return error
 
