@@ -70,12 +70,23 @@ class HastyTimers(Timers):
                 await self.store.redis.zadd(key, {member: at + 300}, xx=True)
 
 
+class PatientTimers(Timers):
+    """Where nobody dies, no signal is repeated: on a busy machine one waits for its turn longer than that takes."""
+
+    async def handle_due(self, now: int | None = None) -> float:
+        at, key = await self.store.now(), self.store.keys.timers
+        for member in await self.store.redis.zrangebyscore(key, "-inf", at):
+            if member.startswith(b"signal "):
+                await self.store.redis.zadd(key, {member: at + 60_000}, xx=True)
+        return await super().handle_due(now)
+
+
 def coordinator(options: Options, store: RunStore, stop: asyncio.Event) -> Parts:
     routing = Coordinator(store)
     batch = routing.batch
     die_at(options.at, options.hits, coordinator=routing, store=store, children=batch.children, maps=batch.maps)
     supervisor = Supervisor(store, idle_ms=options.idle_ms, interval_s=0.1)
-    timers = Timers(store) if options.idle_ms > AHEAD_MS else HastyTimers(store)  # the patient repeat nothing early
+    timers = PatientTimers(store) if options.idle_ms > AHEAD_MS else HastyTimers(store)
     parts = [routing.run(stop), timers.run(stop), supervisor.run(stop)]
     return [*parts, _admit(options, store, stop)] if options.database else parts
 

@@ -91,7 +91,7 @@ class Verdict:
     async def _of_run(self, run_id: str, events: Sequence[Event], executed: Mapping[tuple[str, int], Any]) -> list[str]:
         if [event.seq for event in events] != list(range(1, len(events) + 1)):
             return [f"events are not numbered from 1 without gaps: {[event.seq for event in events]}"]
-        moved = [e for e in events if e.type in ("node_completed", "node_failed")]
+        moved = [e for e in events if e.type in ("node_completed", "node_failed") and not _is_undone(e, events)]
         tasks = {e.token_id: e for e in moved if ir_of(run_id).nodes[e.node_id].type in TASKS}  # the last of each
         unknown = [token for token, e in tasks.items() if (token, e.data["attempt"]) not in executed]
         if unknown:
@@ -213,6 +213,13 @@ def judged(run_id: str, input: Any = None) -> Result:
         outputs=wordless(result.outputs),
         output=wordless(result.output),
     )
+
+
+def _is_undone(event: Event, events: Sequence[Event]) -> bool:
+    """Whether a retry was to execute the failed task again, and its run was cancelled before it could."""
+    retried = max((e.seq for e in events if e.type == "run_retried"), default=0)
+    lost = event.type == "node_failed" and event.token_id not in (event.data.get("gone") or ())
+    return lost and event.seq < retried and events[-1].type == "run_cancelled"
 
 
 def _attemptless(executions: Sequence[Execution]) -> list[Execution]:
