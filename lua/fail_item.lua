@@ -9,17 +9,12 @@
 --         body: JSON of the event
 -- ANSWER  {failed} | {stale, digest} | {unadopted} | {duplicate} | {over, status} | {unknown}
 -- EVENT   node_failed
---@include parts/keys parts/run parts/event parts/token parts/scope parts/accept
+--@include parts/keys parts/run parts/event parts/token parts/scope parts/accept parts/dead
 
-ROUTABLE.mapping = true -- a map that cannot start its items
 local run, record, refused = accept(digest, node)
 if refused then return refused end
 
-count(run, record.node, 'failed', 1)
-withdraw(run, record)
-drop_attempt(token, record)
-record.state, record.since, record.runner = 'dead', now, nil
-put_token(token, record)
+bury(run, token, record)
 local map, index = map_of(scope_of(token))
 redis.call('SADD', of_token('held', map), index) -- a retry restores it, also one that comes before sweep_map
 local parent = get_token(map)

@@ -8,17 +8,12 @@
 --         body: JSON of the events: {"error": {...}, ...}
 -- ANSWER  {ended, status} | {stale, digest} | {duplicate} | {over, status} | {unknown}
 -- EVENT   node_failed, run_failed; the task goes to the dead letters
---@include parts/keys parts/run parts/event parts/token parts/scope parts/accept parts/map parts/hold parts/expire parts/close
+--@include parts/keys parts/run parts/event parts/token parts/scope parts/accept parts/dead parts/map parts/hold parts/expire parts/close
 
-ROUTABLE.mapping = true -- a map that cannot start its items
 local run, record, refused = accept(digest, node)
 if refused then return refused end
 
-count(run, record.node, 'failed', 1)
-withdraw(run, record)
-drop_attempt(token, record)
-record.state, record.since, record.runner = 'dead', now, nil
-put_token(token, record)
+bury(run, token, record)
 if record.map then sweep_soon(token) end
 each_token('', function(other, its)
   if its.state ~= 'dead' and its.state ~= 'held' then hold(run, other, its) end

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import orjson
@@ -19,6 +19,7 @@ from lua.run_store import PatchStep, RunStore
 from schemas.batch_mark import BatchMark
 from schemas.errors import InvalidDocument, Problem
 from schemas.ir import IR
+from schemas.ir import Patched as AgentAdditions
 from schemas.kept import Kept
 from schemas.plan import places
 from schemas.revision import Difference, Revision, View, reachable, restarted
@@ -120,12 +121,12 @@ class Patching:
     async def patch_all(self, run_ids: Sequence[str], patch: Patch) -> list[Patched | InvalidDocument | PatchRefused]:
         """Patch many runs, each for itself; what came of each, in their order."""
         results: dict[str, Patched | InvalidDocument | PatchRefused] = {}
-        revisions: dict[str, Revision | InvalidDocument | PatchRefused] = {}
+        switches: dict[str, Switch | InvalidDocument | PatchRefused] = {}
         deadline = time.monotonic() + FOLLOW_S
         left = list(run_ids)
         while left:
             for first in range(0, len(left), SLICE):
-                results |= await self._patch_slice(left[first : first + SLICE], patch, revisions)
+                results |= await self._patch_slice(left[first : first + SLICE], patch, switches)
             left = [run_id for run_id in left if _follows(results[run_id])]
             if left and time.monotonic() > deadline:
                 break
@@ -168,9 +169,9 @@ class Patching:
 
     # -- patch ---------------------------------------------------------------------------------------
     async def _patch_slice(
-        self, run_ids: Sequence[str], patch: Patch, revisions: dict[str, Revision | InvalidDocument | PatchRefused]
+        self, run_ids: Sequence[str], patch: Patch, switches: dict[str, Switch | InvalidDocument | PatchRefused]
     ) -> dict[str, Patched | InvalidDocument | PatchRefused]:
-        """`revisions`: those made so far, by the digest that they lead away from."""
+        """`switches`: those made so far, by the digest that they lead away from."""
         bases = await self.bases(run_ids)
         results: dict[str, Patched | InvalidDocument | PatchRefused] = {}
         steps: dict[str, PatchStep] = {}
@@ -180,27 +181,45 @@ class Patching:
                 results[run_id] = refused
                 continue
             assert base is not None
-            if base.ir.digest not in revisions:
-                revisions[base.ir.digest] = await _revision(base.ir, patch)
-            revision = revisions[base.ir.digest]
-            if isinstance(revision, Revision):
-                steps[run_id] = _step(run_id, base, revision, patch)
+            if base.ir.digest not in switches:
+                switches[base.ir.digest] = await _switch(base.ir, patch)
+            switch = switches[base.ir.digest]
+            if isinstance(switch, Switch):
+                steps[run_id] = switch.step(run_id, base.revision, dry=patch.dry)
             else:
-                results[run_id] = revision
+                results[run_id] = switch
         answers = await self.store.patch_run(list(steps.values()))
         for run_id, answer in zip(steps, answers, strict=True):
             base = bases[run_id]
-            revision = revisions[base.ir.digest]
-            assert isinstance(revision, Revision)
-            results[run_id] = _result(run_id, base, revision, patch, answer)
+            switch = switches[base.ir.digest]
+            assert isinstance(switch, Switch)
+            results[run_id] = _result(run_id, base, switch.revision, patch, answer)
         return results
 
 
-async def _revision(ir: IR, patch: Patch) -> Revision | InvalidDocument | PatchRefused:
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """What a patch makes of one IR, as patch_run takes it: made once for all the runs that have the IR."""
+
+    revision: Revision
+    change: bytes
+    places: bytes
+    facts: bytes  # of the event, but for the number of the revision: a JSON object that is not empty
+
+    def step(self, run_id: str, number: int, *, dry: bool) -> PatchStep:
+        """For a run at revision `number`."""
+        ir = self.revision.ir
+        body = b'{"revision":%d,' % (number + 1) + self.facts[1:]
+        return PatchStep(run_id, number, ir.digest, ir.text, self.change, self.places, body, dry)
+
+
+async def _switch(ir: IR, patch: Patch) -> Switch | InvalidDocument | PatchRefused:
     try:
-        return await asyncio.to_thread(patch.revise, ir)  # pure computing, of what others send: beside the event loop
+        revision = await asyncio.to_thread(patch.revise, ir)  # pure computing, of what others send
     except (InvalidDocument, PatchRefused) as error:
         return error
+    change = orjson.dumps(_change(ir, revision, patch))
+    return Switch(revision, change, orjson.dumps(places(revision.ir)), orjson.dumps(_facts(ir, revision, patch)))
 
 
 def _refusal(base: Base | None, patch: Patch) -> PatchRefused | None:
@@ -214,41 +233,46 @@ def _refusal(base: Base | None, patch: Patch) -> PatchRefused | None:
     return None
 
 
-def _step(run_id: str, base: Base, revision: Revision, patch: Patch) -> PatchStep:
-    old, new, difference = base.ir, revision.ir, revision.difference
+def _change(old: IR, revision: Revision, patch: Patch) -> dict[str, Any]:
+    """As lua/patch_run.lua takes it."""
+    new, difference = revision.ir, revision.difference
     looked_for = difference.retyped | (frozenset() if patch.cancel else difference.gone)
-    change = {
+    change: dict[str, Any] = {
         "gone": dict.fromkeys(difference.gone, True),
         "retyped": dict.fromkeys(difference.retyped, True),
         "redefined": dict.fromkeys(difference.redefined, True) if patch.restart else {},
         "loops": list(difference.loops),
         "inside": any(old.nodes[node].analysis.map for node in looked_for),
         "cancel": patch.cancel,
-        **({"author": patch.author} if patch.author else {}),
         "restart": patch.restart,
-        "unranked": old.lanes and not new.lanes,
+        "unranked": _is_unranked(old, new),
         "all_loops": " ".join(dict.fromkeys([*old.loops, *new.loops])),
-        **({"mark": patch.mark} if patch.mark else {}),
         "streams": sorted({node.analysis.stream for node in new.nodes.values() if node.analysis.stream}),
     }
-    body: dict[str, Any] = {
-        "revision": base.revision + 1, "digest": new.digest, **patch.event, "operations": revision.operations,
+    optional = {"author": patch.author, "mark": patch.mark}
+    return change | {name: value for name, value in optional.items() if value}
+
+
+def _facts(old: IR, revision: Revision, patch: Patch) -> dict[str, Any]:
+    """The body of run_patched."""
+    new, difference = revision.ir, revision.difference
+    optional = {
+        "live_tokens": "cancel" if patch.cancel else None,
+        "running": "restart" if patch.restart else None,
+        "loops": difference.loops,
+        "unranked": _is_unranked(old, new),
+        "agents": asdict(new.patched) if new.patched and new.patched != (old.patched or AgentAdditions()) else None,
+    }
+    return {
+        "digest": new.digest, **patch.event, "operations": revision.operations,
         "added": difference.added, "removed": difference.removed, "changed": difference.changed,
+        **{name: value for name, value in optional.items() if value},
     }  # fmt: skip
-    if patch.cancel:
-        body["live_tokens"] = "cancel"
-    if patch.restart:
-        body["running"] = "restart"
-    if difference.loops:
-        body["loops"] = difference.loops
-    if change["unranked"]:
-        body["unranked"] = True
-    if new.patched and new.patched != (old.patched or type(new.patched)()):
-        body["agents"] = {"depths": new.patched.depths, "calls": new.patched.calls}
-    return PatchStep(
-        run_id, base.revision, new.digest, new.text, orjson.dumps(change), orjson.dumps(places(new)),
-        orjson.dumps(body), patch.dry,
-    )  # fmt: skip
+
+
+def _is_unranked(old: IR, new: IR) -> bool:
+    """Ranks of executions that overlapped mean nothing any more."""
+    return old.lanes and not new.lanes
 
 
 def _result(run_id: str, base: Base, revision: Revision, patch: Patch, answer: Sequence[str]) -> Patched | PatchRefused:

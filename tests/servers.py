@@ -80,6 +80,7 @@ def shared_postgres_url() -> str:
 
 
 def poll_until(condition: Callable[[], bool], timeout_s: float) -> None:
+    """What another process brings about, and nobody tells: looked at again and again. Raises TimeoutError."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:

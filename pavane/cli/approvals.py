@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from pavane.cli.options import Api, Data, Json, client_of, example
-from pavane.cli.output import clock, compact, print_json
+from pavane.cli.output import clock, compact, print_each, print_json
 from pavane.cli.workflows import json_argument
 
 
@@ -35,10 +35,7 @@ def approvals(
     if as_json:
         print_json(answer)
         return
-    for one in answer["approvals"]:
-        typer.echo("\n".join(_lines(one)))
-    if not answer["approvals"]:
-        typer.echo("nothing waits for anybody")
+    print_each(answer["approvals"], _lines, "nothing waits for anybody")
     if answer["total"] > len(answer["approvals"]):
         typer.echo(f"and more: {answer['total']} in all", err=True)
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from pavane.cli.options import Api, Data, Json, client_of, example
-from pavane.cli.output import clock, compact, one_line, pairs, print_json, print_shown
+from pavane.cli.output import clock, compact, one_line, pairs, print_each, print_json, print_shown
 
 Letter = Annotated[str, typer.Argument(metavar="ID", help="The id of a dead letter.")]
 OfReason = Annotated[
@@ -55,10 +55,7 @@ def letters(
     if as_json:
         print_json(answer)
         return
-    for one in answer["dead_letters"]:
-        typer.echo("\n".join(_lines(one)))
-    if not answer["dead_letters"]:
-        typer.echo("no dead letters")
+    print_each(answer["dead_letters"], _lines, "no dead letters")
     if answer["next_cursor"]:
         typer.echo(f"and perhaps more; --limit shows up to 1000, not {limit}", err=True)
 

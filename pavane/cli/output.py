@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -34,6 +34,14 @@ def print_shown(*parts: Any) -> None:
     with out.capture() as capture:
         out.print(*parts, sep="\n")
     typer.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+def print_each(found: Sequence[dict[str, Any]], lines: Callable[[dict[str, Any]], Iterable[str]], nothing: str) -> None:
+    """Prints the lines of each record, or else that there is none."""
+    for one in found:
+        typer.echo("\n".join(lines(one)))
+    if not found:
+        typer.echo(nothing)
 
 
 def print_json(value: Any) -> None:

@@ -96,7 +96,7 @@ class ServerFolder:
                 raise EmbeddedServerError(f"{self.path} is in use by process {owner or 'unknown'}")
             if server and not _is_alive(owner):
                 _signal(server, end_orphan)
-            time.sleep(0.02)
+            time.sleep(0.02)  # looked at again: flock has no limit of time, and the owner may die in between
 
     def note_holder(self, lock: int, server: int) -> None:
         """Leaves word who runs this server, for whoever finds the lock taken."""

@@ -124,7 +124,7 @@ class EmbeddedServer(ABC):
                 raise self._failed("ended at its start", folder)
             if time.monotonic() > deadline:
                 raise self._failed(f"did not answer within {self._start_timeout_s:g} s", folder)
-            time.sleep(0.01)
+            time.sleep(0.01)  # asked again: neither server tells when it listens, and it may end instead
 
     def _log(self, folder: ServerFolder) -> Path:
         return folder.path / f"{self.name}.log"

@@ -53,7 +53,7 @@ async def test_an_admission_that_is_under_way(
         return bool(row and row[0])
 
     batch_id = await batch_of(api, 6)
-    admission = Held(api.store, api.history.pool, in_flight=4)
+    admission = Held(api.store, api.history.pool, per_gpu=4)
     admitting = asyncio.create_task(admission.admit())
     await admission.holding.wait()
     patching = asyncio.create_task(patch(api, batch_id))
@@ -70,7 +70,7 @@ async def test_an_admission_that_is_under_way(
 async def test_admission_and_patches_side_by_side(api: Api) -> None:
     """Whatever the order: in the end each run has the patch, and has it once."""
     batch_id = await batch_of(api, 120)
-    admissions = [Admission(api.store, api.history.pool, in_flight=n) for n in range(10, 130, 10)]
+    admissions = [Admission(api.store, api.history.pool, per_gpu=n) for n in range(10, 130, 10)]
     await asyncio.gather(patch(api, batch_id), *(admission.admit() for admission in admissions))
     while await admit(api):
         pass
@@ -93,7 +93,7 @@ async def test_runs_of_an_admission_that_died(api: Api) -> None:
 
     batch_id = await batch_of(api, 4)
     with pytest.raises(RuntimeError):
-        await Dying(api.store, api.history.pool, in_flight=2).admit()
+        await Dying(api.store, api.history.pool, per_gpu=2).admit()
     assert counts(await patch(api, batch_id)) == {"patched": 2, "begin": 4}
     assert await admit(api) == 4
     assert await nodes_of(api, batch_id) == [NEW] * 4 and await revisions(api, batch_id) == [2, 2, 1, 1]

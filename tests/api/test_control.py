@@ -57,6 +57,15 @@ async def test_a_paused_run_can_be_cancelled(api: Api) -> None:
     assert (await api.post(f"/runs/{run_id}/resume", status=409))["run_status"] == "CANCELLED"
 
 
+async def test_a_failed_run_that_is_retried_may_wait(api: Api) -> None:
+    run_id = await api.start()
+    await api.play(answer=fails)
+    assert await api.post(f"/runs/{run_id}/retry", {"paused": True}) == {"run_id": run_id, "status": "PAUSED"}
+    assert (await api.post(f"/runs/{run_id}/resume"))["status"] == "RUNNING"
+    await api.play()
+    assert (await api.get(f"/runs/{run_id}"))["status"] == "COMPLETED"
+
+
 async def test_a_failed_run_is_retried_and_its_letter_goes(api: Api, record: Any) -> None:
     run_id = await api.start()
     assert "has failed" in (await api.post(f"/runs/{run_id}/retry", status=409))["detail"]

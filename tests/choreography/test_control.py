@@ -8,6 +8,20 @@ from tests.scripts.workflows import CHAIN, DIAMOND
 BY = {"by": "me"}
 
 
+async def failed_while_one_runs(redis):
+    """A run of DIAMOND that failed at b while c runs; and c's task, claimed."""
+    play = Play(redis, DIAMOND, lambda task, _: Failure("permanent", "no", False) if task.node_id == "b" else {})
+    await play.start()
+    await play.execute((await play.tasks())[0])
+    await play.settle()
+    b, c = await play.tasks()
+    running = await play.claim(c)
+    await play.execute(b)
+    await play.settle()
+    assert await play.status() == "FAILED"
+    return play, c, running
+
+
 async def test_a_paused_run_parks_what_it_would_emit(any_redis):
     play = Play(any_redis, CHAIN)
     await play.start(batch="b1")
@@ -145,14 +159,7 @@ async def test_a_retry_goes_on_where_the_run_failed(any_redis):
 
 
 async def test_a_failure_that_came_in_while_the_run_had_failed_is_tried_again_too(any_redis):
-    play = Play(any_redis, DIAMOND, lambda task, _: Failure("permanent", "no", False) if task.node_id in "bc" else {})
-    await play.start()
-    await play.execute((await play.tasks())[0])
-    await play.settle()
-    b, c = await play.tasks()
-    running = await play.claim(c)
-    await play.execute(b)
-    await play.settle()
+    play, c, running = await failed_while_one_runs(any_redis)
     assert await play.finish(c, running, Failure("permanent", "no", False)) == "held"
     play.answer = lambda task, _: {}
     await play.store.retry_run("run_1", BY)
@@ -161,15 +168,7 @@ async def test_a_failure_that_came_in_while_the_run_had_failed_is_tried_again_to
 
 
 async def test_an_outcome_that_came_in_while_the_run_had_failed_is_not_lost(any_redis):
-    play = Play(any_redis, DIAMOND, lambda task, _: Failure("permanent", "no", False) if task.node_id == "b" else {})
-    await play.start()
-    await play.execute((await play.tasks())[0])
-    await play.settle()
-    b, c = await play.tasks()
-    running = await play.claim(c)
-    await play.execute(b)
-    await play.settle()
-    assert await play.status() == "FAILED"
+    play, c, running = await failed_while_one_runs(any_redis)
     assert await play.finish(c, running, {"kept": 1}) == "held"
     play.answer = lambda task, _: {}
     await play.store.retry_run("run_1", BY)

@@ -1,11 +1,12 @@
 """Control, dead letters, approvals and events, as a person at a terminal has them: on a real `pavane up`."""
 
+import fcntl
 import getpass
 import json
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from tests.cli.conftest import UpProcess
 Wait = Callable[..., Awaitable[Any]]
 HANDLERS = '''"""Handlers of a test."""
 
+import fcntl
 from pathlib import Path
 
 from agent_runner.handlers import PermanentError
@@ -29,11 +31,9 @@ def mended(path: str, name: str) -> dict:
 
 
 def slow(path: str) -> dict:
-    """Lasts until there is a file."""
-    import time
-
-    while not Path(path).exists():
-        time.sleep(0.01)
+    """Lasts until nobody holds the file."""
+    with open(path) as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
     return {"done": True}
 '''
 ORDER = """
@@ -70,20 +70,30 @@ def function(node: str, handler: str, **args: Any) -> dict[str, Any]:
     return {"id": node, "type": "function", "config": {"handler": handler, "args": args}}
 
 
+def held(path: Path) -> IO[str]:
+    """A file that `slow` waits for, until it is closed."""
+    file = path.open("w")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
 async def test_pause_resume_and_retry(
     here: tuple[str, Path], pavane: Callable[..., Result], tmp_path: Path, wait_until: Wait
 ) -> None:
     def status(run_id: str) -> Any:
         return json.loads(pavane("show", run_id, "--json", *here).stdout)["status"]
 
-    go, fix = tmp_path / "go", tmp_path / "fix"
+    go, fix = held(tmp_path / "go"), tmp_path / "fix"
     broken = function("b", "mended", path=str(fix), name="{{ input.name }}")
-    made = workflow(tmp_path, function("a", "slow", path=str(go)), broken)
+    made = workflow(tmp_path, function("a", "slow", path=go.name), broken)
     pavane("run", made, "--input", '{"name": "Ada"}', "--run-id", "mine", *here)
     paused = pavane("pause", "mine", "--reason", "lunch", *here)
     assert (paused.exit_code, paused.stdout) == (0, "mine: PAUSED\n"), paused.output
-    go.touch()
+    go.close()
     await wait_until(lambda: "parked" in pavane("show", "mine", *here).stdout)
+    assert pavane("resume", "mine", *here).stdout == "mine: RUNNING\n"
+    await wait_until(lambda: status("mine") == "FAILED")
+    assert pavane("retry", "mine", "--paused", *here).stdout == "mine: PAUSED\n"
     assert pavane("resume", "mine", *here).stdout == "mine: RUNNING\n"
     await wait_until(lambda: status("mine") == "FAILED")
 
@@ -126,13 +136,13 @@ async def test_pause_resume_and_retry(
 async def test_a_batch_that_is_paused(
     here: tuple[str, Path], pavane: Callable[..., Result], tmp_path: Path, wait_until: Wait
 ) -> None:
-    go, items = tmp_path / "go", tmp_path / "items.jsonl"
+    go, items = held(tmp_path / "go"), tmp_path / "items.jsonl"
     items.write_text("{}\n{}\n")
-    made = workflow(tmp_path, function("a", "slow", path=str(go)), function("b", "slow", path=str(go)))
+    made = workflow(tmp_path, function("a", "slow", path=go.name), function("b", "slow", path=go.name))
     batch = pavane("run", made, "--items", items, *here).stdout.strip()
     await wait_until(lambda: "running" in pavane("ps", "--batch", batch, *here).stdout.lower())
     assert "PAUSED" in pavane("pause", batch, *here).stdout
-    go.touch()
+    go.close()
     snapshot = pavane("monitor", batch, "--snapshot", *here).stdout
     assert f"PAUSED  by {getpass.getuser()}" in snapshot and f"pavane resume {batch}" in snapshot
     assert "RUNNING" in pavane("resume", batch, *here).stdout

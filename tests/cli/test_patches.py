@@ -2,9 +2,9 @@
 
 import getpass
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import typer
@@ -14,7 +14,7 @@ from click.testing import Result
 from pavane.cli.patches import operations_for, patch_lines
 from pavane.event_lines import EventLines
 from tests.cli.conftest import UpProcess
-from tests.cli.test_control import HANDLERS, Wait
+from tests.cli.test_control import HANDLERS, Wait, function, held
 
 USER = getpass.getuser()
 PROMPT = "Greet {{ input.name }}.\nBe kind.\n"
@@ -29,17 +29,20 @@ def here(up: Callable[..., UpProcess], up_folder: Path, tmp_path: Path, monkeypa
     return ("--data", up_folder)
 
 
-def waits(tmp_path: Path, file: str = "go") -> dict[str, Any]:
-    return {"handler": "slow", "args": {"path": str(tmp_path / file)}}
+@pytest.fixture
+def go(tmp_path: Path) -> Iterator[IO[str]]:
+    """What the first node of `workflow` waits for, until it is closed."""
+    with held(tmp_path / "go") as file:
+        yield file
 
 
 @pytest.fixture
-def workflow(tmp_path: Path) -> Path:
+def workflow(tmp_path: Path, go: IO[str]) -> Path:
     path = tmp_path / "w.yaml"
     document = {
         "id": "w",
         "nodes": [
-            {"id": "first", "type": "function", "config": waits(tmp_path)},
+            function("first", "slow", path=go.name),
             {"id": "greet", "type": "agent", "config": {"model": "gemma3:4b", "prompt": PROMPT}},
         ],
         "edges": [{"from": "first", "to": "greet"}],
@@ -49,7 +52,7 @@ def workflow(tmp_path: Path) -> Path:
 
 
 async def test_a_run_is_patched_compared_and_rolled_back(
-    here: tuple[str, Path], pavane: Callable[..., Result], workflow: Path, tmp_path: Path, wait_until: Wait
+    here: tuple[str, Path], pavane: Callable[..., Result], workflow: Path, go: IO[str], tmp_path: Path, wait_until: Wait
 ) -> None:
     def said(*words: object, given: str | None = None) -> str:
         result = pavane(*words, *here, given=given)
@@ -85,7 +88,7 @@ async def test_a_run_is_patched_compared_and_rolled_back(
         "  changed        first, greet", "  begun anew     first", "  still to come  first, greet",
     ]  # fmt: skip
     assert f"by {USER}: as it was" in said("show", "mine")
-    (tmp_path / "go").touch()
+    go.close()
     await wait_until(lambda: "COMPLETED" in said("show", "mine"))
     logs = said("logs", "mine")
     assert f"patched, revision 2, by {USER}: shorter; changed greet" in logs
@@ -131,14 +134,14 @@ async def test_what_is_refused(
 
 
 async def test_a_batch_is_patched_by_the_same_command(
-    here: tuple[str, Path], pavane: Callable[..., Result], workflow: Path, tmp_path: Path, wait_until: Wait
+    here: tuple[str, Path], pavane: Callable[..., Result], workflow: Path, go: IO[str], tmp_path: Path, wait_until: Wait
 ) -> None:
     (tmp_path / "items.jsonl").write_text('{"name": "Ada"}\n{"name": "Alan"}\n')
     batch = pavane("run", workflow, "--items", tmp_path / "items.jsonl", *here).stdout.strip()
     await wait_until(lambda: "running" in pavane("ps", "--batch", batch, *here).stdout.lower())
     done = pavane("patch", batch, "--set", "nodes.greet.config.prompt=Hi", *here)
     assert done.exit_code == 0 and batch in done.stdout, done.output
-    (tmp_path / "go").touch()
+    go.close()
     assert pavane("monitor", batch, *here).exit_code == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from inspect import isawaitable
@@ -64,6 +65,15 @@ class Floor:
             return await value if isawaitable(value) else value
 
         return await self._wait_until(attended, TIMEOUT_S)
+
+    async def kill_at_random(self, at_work: Sequence[Process], rng: random.Random, times: int, most: int) -> None:
+        """Kill one of these processes and start it again, so many times, each after up to `most` more executions."""
+        for _ in range(times):
+            goal = await self.progress() + rng.randint(1, most)
+            await self.wait_until(lambda goal=goal: self.reached(goal))
+            victim = rng.choice(at_work)
+            await victim.kill()
+            await victim.start()
 
     async def dies(self, process: Process) -> None:
         """It kills itself."""

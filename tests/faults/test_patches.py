@@ -10,7 +10,7 @@ import pytest
 
 from pavane.embedded.valkey import EmbeddedValkey
 from tests.faults.conftest import Floor
-from tests.faults.courses import course_ids, mass_ids, tour_ids
+from tests.faults.courses import MASS_ITEMS, course_ids, mass_ids, tour_ids
 from tests.faults.editor import Editor
 from tests.faults.points import ADOPTION, PATCHER
 
@@ -24,6 +24,14 @@ async def _patches(floor: Floor) -> int:
 
 async def _is_adopting(floor: Floor) -> bool:
     return bool(await floor.redis.keys("adopting:*"))
+
+
+async def _have_followed(floor: Floor) -> bool:
+    return not await _is_adopting(floor)
+
+
+async def _have_begun(floor: Floor, items: int) -> bool:
+    return sum([await floor.redis.scard(key) for key in await floor.redis.keys("items:*")]) == items
 
 
 async def test_patches_side_by_side_change_no_outcome(floor: Floor) -> None:
@@ -41,12 +49,7 @@ async def test_patches_at_random_while_processes_are_killed(floor: Floor, seed: 
     floor.people.append(Editor(floor.store, rng))
     at_work = await floor.start(*KINDS, pace_s=0.002)
     await floor.begin(course_ids(10) + tour_ids(3) + mass_ids(2))
-    for _ in range(6):
-        goal = await floor.progress() + rng.randint(1, 100)
-        await floor.wait_until(lambda goal=goal: floor.reached(goal))
-        victim = rng.choice(at_work)
-        await victim.kill()
-        await victim.start()
+    await floor.kill_at_random(at_work, rng, times=6, most=100)
     await floor.ended()
     await floor.is_right()
     assert await _patches(floor) > 5
@@ -62,17 +65,30 @@ async def test_who_patches_dies(floor: Floor, point: str) -> None:
     assert await _patches(floor) >= (3 if point == "patched" else 2)
 
 
-@pytest.mark.parametrize("kind", ["coordinator", "runner"])
 @pytest.mark.parametrize("point", ADOPTION)
-async def test_a_process_dies_as_items_follow(floor: Floor, kind: str, point: str) -> None:
-    """It was the only one of its kind: until the next one comes nothing follows."""
-    other = "runner" if kind == "coordinator" else "coordinator"
-    await floor.start(other, pace_s=0.002)
-    dying, _ = await asyncio.gather(floor.processes.start(kind, at=point, hits=2), floor.begin(mass_ids(2)))
+async def test_a_runner_dies_as_items_follow(floor: Floor, point: str) -> None:
+    """It was the only one: until the next one comes only slices follow."""
+    await floor.start("coordinator", pace_s=0.002)
+    dying, _ = await asyncio.gather(floor.processes.start("runner", at=point, hits=2), floor.begin(mass_ids(2)))
     await floor.wait_until(lambda: floor.reached(10))
     floor.people.append(Editor(floor.store, random.Random(point)))
     await floor.dies(dying)
-    await floor.start(kind)
+    await floor.start("runner")
+    await floor.ended()
+    await floor.is_right()
+
+
+@pytest.mark.parametrize("point", ADOPTION)
+async def test_a_coordinator_dies_as_items_follow(floor: Floor, point: str) -> None:
+    """Nobody executes them meanwhile: only the slices that the next coordinator takes let them follow."""
+    dying, _ = await asyncio.gather(floor.processes.start("coordinator", at=point), floor.begin(mass_ids(2)))
+    await floor.wait_until(lambda: _have_begun(floor, 2 * MASS_ITEMS))
+    await Editor(floor.store, random.Random(point)).attend()
+    await floor.dies(dying)
+    assert await _is_adopting(floor)
+    await floor.start("coordinator")
+    await floor.wait_until(lambda: _have_followed(floor))
+    await floor.start("runner")
     await floor.ended()
     await floor.is_right()
 

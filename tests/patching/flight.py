@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+import pytest
 
 from coordinator.adoption import Adoption
 from lua.answers import StartedTask
-from lua.patching import Patch, Patched, Patching
+from lua.patching import Patch, Patched, Patching, PatchRefused
 from lua.run_store import Claim, RunStore
 from schemas.ir import IR
 from schemas.keys import scope_of
 from schemas.messages import Task
 from schemas.revision import ir_after, revise
-from tests.play import Play
+from tests.play import Answer, Play, echo
 from tests.routing.bookkeeping import Bookkeeping
+from tests.scripts.workflows import CHAIN
 
 BY = {"by": "ada"}
 AT_WORK = ("queued", "running")
@@ -174,6 +176,20 @@ class Flight(Play):
         await self.run_to_end()
         assert await self.status() == "COMPLETED", (await self.events())[-1]
         assert await self.wrong(over=True) == []
+
+
+async def begun(redis: Any, workflow: Mapping[str, Any] = CHAIN, answer: Answer = echo, **fields: Any) -> Flight:
+    """A run whose first tasks are queued."""
+    play = Flight(redis, workflow, answer)
+    await play.start(**fields)
+    await play.settle()
+    return play
+
+
+async def refused(call: Awaitable[Any]) -> PatchRefused:
+    with pytest.raises(PatchRefused) as info:
+        await call
+    return info.value
 
 
 # -- operations ------------------------------------------------------------------------------------

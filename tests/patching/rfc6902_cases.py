@@ -20,6 +20,12 @@ def op(name: str, path: str, *value: Any, source: str | None = None) -> dict[str
     return made
 
 
+def inside(operation: dict[str, Any]) -> dict[str, Any]:
+    """The same on a document that lies at `d/~` in another one."""
+    places = {name: text for name, text in operation.items() if name in ("path", "from") and text[:1] in ("", "/")}
+    return operation | {name: "/d~1~0" + text for name, text in places.items()}
+
+
 APPENDIX_A: list[Case] = [
     ("A.1", {"foo": "bar"}, [op("add", "/baz", "qux")], {"baz": "qux", "foo": "bar"}),
     ("A.2", {"foo": ["bar", "baz"]}, [op("add", "/foo/1", "qux")], {"foo": ["bar", "qux", "baz"]}),

@@ -20,7 +20,7 @@ from tests.docs.pages import ROOT, page, rows
 from tests.docs.sources import problem_codes
 from tests.patching import naive
 from tests.patching.refusals import problem, refused
-from tests.patching.rfc6902_cases import CASES, VALUES, Case, Refused, op
+from tests.patching.rfc6902_cases import CASES, VALUES, Case, Refused, inside, op
 
 every_case = pytest.mark.parametrize("case", CASES, ids=[case[0][:80] for case in CASES])
 
@@ -49,12 +49,7 @@ def test_a_member_of_a_document(case: Case) -> None:
         wanted = {"id": "w"}
     elif not isinstance(wanted, Refused):
         wanted = {"id": "w", "d/~": wanted}
-    _check({"id": "w", "d/~": document}, [_inside(operation) for operation in operations], wanted)
-
-
-def _inside(operation: dict[str, Any]) -> dict[str, Any]:
-    places = {name: text for name, text in operation.items() if name in ("path", "from") and text[:1] in ("", "/")}
-    return operation | {name: "/d~1~0" + text for name, text in places.items()}
+    _check({"id": "w", "d/~": document}, [inside(operation) for operation in operations], wanted)
 
 
 @pytest.mark.parametrize("document", [[1], "a", 1, None], ids=str)

@@ -26,6 +26,18 @@ async def begun(redis, each=AB, xs=range(8), *, answer=by_item, **fields):
     return play
 
 
+async def failed(redis):
+    """A map that has failed by its second item, and is not routed yet."""
+    play = await begun(redis, xs=range(3), answer=lambda task, started: Failure("permanent", "no", False)
+                       if started.item == "1" else by_item(task, started))  # fmt: skip
+    for one in await play.tasks():
+        if one.scope == "1-1":
+            await play.execute(one)
+    await play.route(await play.signals())  # fail_item: the map has its outcome
+    assert ("each", "answered") in await play.states()
+    return play
+
+
 async def finished(play):
     """Go on to the end; the paths of the items, by index."""
     await play.finish_all()
@@ -240,20 +252,13 @@ async def test_a_run_fails_while_items_follow_and_is_retried(any_redis, when):
 
 async def test_a_map_that_has_failed_as_it_is_patched_and_retried(any_redis):
     """Its items are held with the old graph's nodes, and follow as they are restored."""
-    bad = True
-    play = await begun(any_redis, xs=range(3), answer=lambda task, started: Failure("permanent", "no", False)
-                       if bad and started.item == "1" else by_item(task, started))  # fmt: skip
-    for one in await play.tasks():
-        if one.scope == "1-1":
-            await play.execute(one)
-    await play.route(await play.signals())  # fail_item: the map has its outcome, and it is not routed yet
-    assert ("each", "answered") in await play.states()
+    play = await failed(any_redis)
     await play.patch(*WITHOUT_A, add(f"{NODES}/-", task("z")), add(f"{EDGES}/-", edges("b > z")[0]), cancel=True)
     assert await play.wrong() == []
     await play.route()
     assert await play.status() == "FAILED"
     await play.tick()
-    bad = False
+    play.answer = by_item
     await play.store.retry_run("run_1", BY)
     await restored(play)
     await play.finish_all()
@@ -263,13 +268,7 @@ async def test_a_map_that_has_failed_as_it_is_patched_and_retried(any_redis):
 
 async def test_a_map_that_has_failed_becomes_something_else(any_redis):
     """Begun anew as a task: its items are swept away, and then it may even be a map again."""
-    play = await begun(any_redis, xs=range(3), answer=lambda task, started: Failure("permanent", "no", False)
-                       if started.item == "1" else by_item(task, started))  # fmt: skip
-    for one in await play.tasks():
-        if one.scope == "1-1":
-            await play.execute(one)
-    await play.route(await play.signals())
-    assert ("each", "answered") in await play.states()
+    play = await failed(any_redis)
     await play.patch(set_to("/nodes/each", task("each")), restart=True, cancel=True)
     await play.patch(set_to("/nodes/each", map_of(task("new"), items="[7, 8]")))
     await play.settle()

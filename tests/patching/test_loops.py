@@ -1,15 +1,7 @@
 """Loops, their counts and their passes, across revisions."""
 
-from tests.patching.flight import Flight, add, edge, flow, remove, set_to
+from tests.patching.flight import add, begun, edge, flow, remove, set_to
 from tests.scripts.workflows import cel, edges, task
-
-
-async def begun(redis, workflow, answer=None, **fields):
-    play = Flight(redis, workflow)
-    play.answer = answer or play.answer
-    await play.start(**fields)
-    await play.settle()
-    return play
 
 
 def looped(times):

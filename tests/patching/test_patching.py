@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from lua.patching import Patch, Patched, Patching, PatchRefused
+from lua.patching import Patch, Patched, Patching
 from schemas.errors import InvalidDocument
 from schemas.messages import Failure
 from schemas.revision import revise
-from tests.patching.flight import BY, Flight, add, agent, edge, flow, map_of, remove, set_to
+from tests.patching.flight import BY, Flight, add, agent, begun, edge, flow, map_of, refused, remove, set_to
 from tests.scripts.workflows import CHAIN, DIAMOND, edges, task
 
 C = [add("/nodes/-", task("c")), edge("b", "c")]
@@ -16,19 +16,6 @@ C = [add("/nodes/-", task("c")), edge("b", "c")]
 
 def patch_of(*operations, **options):
     return Patch(lambda ir: revise(ir, list(operations)), BY, **options)
-
-
-async def begun(redis, workflow=CHAIN, **fields):
-    play = Flight(redis, workflow)
-    await play.start(**fields)
-    await play.settle()
-    return play
-
-
-async def refused(call):
-    with pytest.raises(PatchRefused) as info:
-        await call
-    return info.value
 
 
 async def test_what_came_of_it(redis):

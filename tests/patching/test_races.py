@@ -9,25 +9,11 @@ from agent_runner.work import Fetched
 from lua.patching import PatchRefused
 from schemas.messages import CompletionSignal, Task
 from tests.choreography.test_children import CHILD
-from tests.patching.flight import BY, Flight, add, agent, edge, flow, map_of, remove, set_to
+from tests.patching.flight import BY, Flight, add, agent, begun, edge, flow, map_of, refused, remove, set_to
 from tests.scripts.workflows import CHAIN, DIAMOND, edges, task
 
 B_READS = set_to("/nodes/b/config/handler", "other")
 TO_M2 = set_to("/nodes/a/config/model", "m2")
-
-
-async def begun(redis, workflow=CHAIN, answer=None, **fields):
-    play = Flight(redis, workflow)
-    play.answer = answer or play.answer
-    await play.start(**fields)
-    await play.settle()
-    return play
-
-
-async def refused(call):
-    with pytest.raises(PatchRefused) as info:
-        await call
-    return info.value
 
 
 # -- a patch and the completion of the node it edits -----------------------------------------------

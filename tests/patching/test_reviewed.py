@@ -14,7 +14,7 @@ from tests.patching.flight import BY, Flight, add, agent, flow, map_of, remove, 
 from tests.patching.test_agent_patch import add as add_node
 from tests.patching.test_agent_patch import flow as agent_flow
 from tests.patching.test_agent_patch import once, patching, put, refused
-from tests.patching.test_items import INSERT, MAP, begun
+from tests.patching.test_items import INSERT, MAP, begun, failed
 from tests.scripts.workflows import cel, edges, task
 
 
@@ -110,13 +110,7 @@ async def test_a_restored_item_follows_while_others_are_held(any_redis):
 
 
 async def test_a_failed_map_that_becomes_a_task_folds(any_redis):
-    play = await begun(any_redis, xs=range(3), answer=lambda task, started: Failure("permanent", "no", False)
-                       if started.item == "1" else {"n": 1})  # fmt: skip
-    for one in await play.tasks():
-        if one.scope == "1-1":
-            await play.execute(one)
-    await play.route(await play.signals())
-    assert ("each", "answered") in await play.states()
+    play = await failed(any_redis)
     await play.patch(set_to("/nodes/each", task("each")), restart=True, cancel=True)
     await play.tick()
     assert await play.wrong() == []

@@ -2,20 +2,8 @@
 
 import orjson
 
-from lua.run_store import Failed
 from schemas.messages import CompletionSignal
-from tests.play import Play
-from tests.scripts.workflows import mapped
-
-
-async def failed_item(redis, **config):
-    play = Play(redis, mapped(**config))
-    await play.start(input={"xs": ["x", "y"]})
-    await play.settle()
-    task = (await play.tasks())[0]
-    started = await play.claim(task)
-    body = b'{"error":{"class":"permanent","message":"no","attempts":1,"node":"a"}}'
-    return play, Failed("run_1", task.token_id, "a", started.attempt, play.ir.digest, body)
+from tests.scripts.failed_items import failed_item
 
 
 async def test_the_map_has_a_failure_as_its_outcome(any_redis):

@@ -196,6 +196,10 @@ async def test_an_agent_whose_attempt_was_given_up_patches_nothing(any_redis):
     assert await patched(play, ADD_C, author=["run_1.99", 1]) == ["fenced"]
     assert await play.field("revision") == "1"
     assert (await patched(play, ADD_C, author=[queued.token_id, 1]))[0] == "patched"
+    await play.store.pause_run("run_1", {})
+    await play.claim(queued, "runner-2", reclaimed=True)
+    assert ("a", "parked") in await play.states()
+    assert await patched(play, ADD_C[:1], revision=2, author=[queued.token_id, 1]) == ["fenced"], "it was given up"
 
 
 async def test_one_that_a_batch_has_patched_is_not_patched_again(any_redis):

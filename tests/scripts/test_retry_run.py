@@ -1,5 +1,6 @@
 """More of it: tests/choreography/test_control.py, test_maps.py."""
 
+from schemas.fold import fold
 from schemas.messages import Failure
 from tests.play import Play
 from tests.scripts.workflows import CHAIN, DIAMOND, retrying
@@ -55,6 +56,9 @@ async def test_paused_it_goes_on_when_it_is_resumed(any_redis):
     await play.run_to_end()
     assert (await play.status(), len(play.executed)) == ("PAUSED", done)
     assert [token.state for token in (await play.tokens()).values()] == ["parked"]
+    assert fold(await play.events()).status == "PAUSED"
+    await play.skip(60_000)
     assert await play.store.resume_run("run_1", {"by": "me"}) == ["resumed"]
+    assert int(await play.field("paused_ms")) >= 60_000, "its clocks stood still"
     await play.run_to_end()
     assert len(play.executed) == done + 1
