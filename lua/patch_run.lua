@@ -16,7 +16,7 @@
 --         body: JSON of the event
 -- ANSWER  {patched, status, view} | {stale, revision} | {adopting} (items still follow the patch before)
 --         | {live_tokens, tokens} | {retyped, tokens} | {too_many} (items, to look at all)
---         | {already, revision} (this batch patch) | {fenced} (the author's attempt was given up)
+--         | {already, revision} (this batch patch made that) | {fenced} (the author's attempt was given up)
 --         | {over, status} | {unknown}
 --         view: JSON {nodes: {node: {state: count}}, open: {map: true} (items are still to start), whole}, as it was
 --         tokens: JSON [[token, node, state], ...], those that stand in the way
@@ -29,8 +29,8 @@ local change_json, change = change, cjson.decode(change)
 local run = load_run('revision', 'loops')
 if not run then return {'unknown'} end
 if not is_live(run) then return {'over', run.status} end
-local mark = change.mark and redis.call('HGET', of_run('run'), 'batch_patch')
-if mark and string.match(mark, '^%S+') == change.mark then return {'already', run.more[1]} end
+local mark, marked = string.match(change.mark and redis.call('HGET', of_run('run'), 'batch_patch') or '', '^(%S+) (%d+)')
+if mark and mark == change.mark then return {'already', marked} end
 local author = change.author and get_token(change.author[1])
 if change.author and not (author and author.state == 'running' and author.attempt == change.author[2]) then
   return {'fenced'}

@@ -29,11 +29,10 @@ FOLLOW_S = 5.0
 POLL_S = 0.02
 SLICE = 100
 """Runs that are patched in one round trip."""
-IRS = 200
-"""IRs at hand."""
 MAX_READS = 8
 """Times that a run and its IR are read until they fit each other."""
 LIVE = ("RUNNING", "PAUSED")
+_HEAD = ("status", "revision", "digest", "batch_patch", "adopting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,8 @@ Reason = Literal[
 
 
 class PatchRefused(Exception):
-    """The run does not take the patch as it is now. `revision` is its current one; `tokens` stand in the way."""
+    """The run does not take the patch as it is now. `revision` is its current one, of `already` the one that the
+    patch made; `tokens` stand in the way."""
 
     def __init__(
         self, reason: Reason, message: str, *, status: str = "", revision: int = 0,
@@ -102,6 +102,7 @@ class Base:
     revision: int
     ir: IR
     mark: BatchMark | None  # of the last batch patch that it had
+    follows: bool  # items of its maps still go over to the patch before
 
 
 class Patching:
@@ -109,7 +110,7 @@ class Patching:
 
     def __init__(self, store: RunStore) -> None:
         self.store = store
-        self._irs = Kept(IRS)
+        self._irs = Kept()
 
     async def patch(self, run_id: str, patch: Patch) -> Patched:
         """Patch one run. Raises InvalidDocument, PatchRefused."""
@@ -151,21 +152,27 @@ class Patching:
                 break
             async with self.store.redis.pipeline(transaction=False) as pipe:
                 for run_id in left:
-                    pipe.hmget(self.store.keys.run(run_id), "status", "revision", "digest", "batch_patch")
+                    pipe.hmget(self.store.keys.run(run_id), *_HEAD)
                 heads = dict(zip(left, await pipe.execute(), strict=True))
-            await self._load_irs({head[2].decode(): run_id for run_id, head in heads.items() if head[2]})
-            for run_id, (status, revision, digest, mark) in heads.items():
-                if digest and (ir := self._irs.get(digest.decode())):
-                    found[run_id] = Base(status.decode(), int(revision), ir, BatchMark.read((mark or b"").decode()))
+            irs = await self._irs_of({head[2].decode(): run_id for run_id, head in heads.items() if head[2]})
+            for run_id, (status, revision, digest, mark, adopting) in heads.items():
+                if digest and (ir := irs.get(digest.decode())):
+                    was = BatchMark.read((mark or b"").decode())
+                    found[run_id] = Base(status.decode(), int(revision), ir, was, adopting is not None)
             left = [run_id for run_id in left if heads[run_id][2] and run_id not in found]
         return found
 
-    async def _load_irs(self, run_of: Mapping[str, str]) -> None:
-        """Have the IRs at hand, by digest; each is read from a run that has it."""
+    async def _irs_of(self, run_of: Mapping[str, str]) -> dict[str, IR]:
+        """The IRs by digest; each is read from a run that has it, or had it a moment ago."""
+        found: dict[str, IR] = {}
         for digest, run_id in run_of.items():
-            if digest not in self._irs and (text := await self.store.ir_text(run_id)):
-                ir = IR.from_json(text)
-                self._irs.put(ir.digest, ir, 1)
+            ir = self._irs.get(digest)
+            if ir is None and (text := await self.store.ir_text(run_id)):
+                ir = await asyncio.to_thread(IR.from_json, text)
+                self._irs.put(ir.digest, ir, len(text))
+            if ir is not None:
+                found[ir.digest] = ir
+        return found
 
     # -- patch ---------------------------------------------------------------------------------------
     async def _patch_slice(
@@ -184,10 +191,12 @@ class Patching:
             if base.ir.digest not in switches:
                 switches[base.ir.digest] = await _switch(base.ir, patch)
             switch = switches[base.ir.digest]
-            if isinstance(switch, Switch):
-                steps[run_id] = switch.step(run_id, base.revision, dry=patch.dry)
-            else:
+            if not isinstance(switch, Switch):
                 results[run_id] = switch
+            elif base.follows:
+                results[run_id] = _following(base)
+            else:
+                steps[run_id] = switch.step(run_id, base.revision, dry=patch.dry)
         answers = await self.store.patch_run(list(steps.values()))
         for run_id, answer in zip(steps, answers, strict=True):
             base = bases[run_id]
@@ -227,6 +236,8 @@ def _refusal(base: Base | None, patch: Patch) -> PatchRefused | None:
         return _unknown()
     if base.status not in LIVE:
         return _over(base.status)
+    if base.mark is not None and base.mark.name == patch.mark:
+        return _already(base.mark.revision)
     if patch.revision is not None and patch.revision != base.revision:
         message = f"The run is at revision {base.revision}, and the patch was made on revision {patch.revision}."
         return PatchRefused("precondition", message, revision=base.revision)
@@ -279,9 +290,8 @@ def _result(run_id: str, base: Base, revision: Revision, patch: Patch, answer: S
     match answer:
         case ["patched", status, text]:
             return _patched(run_id, base, revision, patch, status, View(**orjson.loads(text)))
-        case ["already", current]:
-            message = f"The run has this patch of its batch, and is at revision {current}."
-            return PatchRefused("already", message, revision=int(current))
+        case ["already", made]:
+            return _already(int(made))
         case ["stale", current]:
             message = f"The run was patched meanwhile: it is at revision {current}, and no longer at {base.revision}."
             reason: Reason = "conflict" if patch.revision is None else "precondition"
@@ -291,8 +301,7 @@ def _result(run_id: str, base: Base, revision: Revision, patch: Patch, answer: S
         case ["fenced"]:
             return PatchRefused("fenced", "The attempt that asks was given up.", revision=base.revision)
         case ["adopting"]:
-            message = "Items of its maps still follow the patch before; ask again in a moment."
-            return PatchRefused("following", message, revision=base.revision)
+            return _following(base)
         case [("live_tokens" | "retyped") as kind, text]:
             tokens = [(token, node, state) for token, node, state in orjson.loads(text)]
             return PatchRefused(kind, _MESSAGES[kind], revision=base.revision, tokens=tokens)
@@ -333,6 +342,15 @@ def _patched(run_id: str, base: Base, revision: Revision, patch: Patch, status: 
 
 def _follows(result: object) -> bool:
     return isinstance(result, PatchRefused) and result.reason == "following"
+
+
+def _following(base: Base) -> PatchRefused:
+    message = "Items of its maps still follow the patch before; ask again in a moment."
+    return PatchRefused("following", message, revision=base.revision)
+
+
+def _already(made: int) -> PatchRefused:
+    return PatchRefused("already", f"The run has this patch of its batch: it made revision {made}.", revision=made)
 
 
 def _unknown() -> PatchRefused:

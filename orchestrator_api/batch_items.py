@@ -11,8 +11,8 @@ import orjson
 
 from history.batches import KEY_LENGTH, NewItem
 from orchestrator_api.bodies import json_faults
-from orchestrator_api.problems import Refusal, invalid
-from orchestrator_api.submissions import SHOWN, Prepared
+from orchestrator_api.problems import SHOWN, Refusal, invalid
+from orchestrator_api.submissions import Prepared
 from schemas.errors import Problem
 from schemas.expressions.error import EvaluationError, ExpressionError
 from schemas.expressions.expression import Expression

@@ -29,6 +29,7 @@ from orchestrator_api.bodies import (
 )
 from orchestrator_api.control import ACTION_BYTES
 from orchestrator_api.openapi import answers, body, optional_body
+from orchestrator_api.patches import invalid_patch
 from orchestrator_api.problems import Refusal, invalid, not_found
 from orchestrator_api.requests import (
     BatchId,
@@ -38,15 +39,15 @@ from orchestrator_api.requests import (
     RevertRequest,
 )
 from orchestrator_api.services import Backend, By, Services
-from schemas.errors import Problem
+from schemas.errors import InvalidDocument, Problem
 from schemas.ir import IR
 from schemas.limits import LIMITS
 from schemas.revision import Difference
 
 router = APIRouter(tags=["patches"])
 
-BESIDE_BYTES = 8_000_000
-"""What a body may have beside its operations: keys."""
+BESIDE_BYTES = 1_000_000
+"""What a body may have beside its operations: `patch_keys` keys of some 100 bytes."""
 SHOWN = 100
 """Runs that did not take it, in the answer; the page of a patch has all of them."""
 _WRAPPED = 3  # levels of a request around the value of an operation
@@ -84,7 +85,10 @@ async def patch_batch(
         patch = await patches.newest(batch_id)
         again = patch is not None and _is_cut_off(patch, asked)
         base = await work.ir(patch.before) if patch and again else await work.base()
-        after, difference = await asyncio.to_thread(work.after, base, asked.operations)
+        try:
+            after, difference = await asyncio.to_thread(work.after, base, asked.operations)
+        except InvalidDocument as error:
+            raise invalid_patch(error, request) from None
         if patch and again:
             chosen = await _chosen(backend, patch)
         else:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -26,14 +26,24 @@ NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 INTEGERS = range(-(2**63), 2**64)
 """Whole numbers that JSON readers keep exactly; others would silently lose digits on their way."""
 _LONG_NUMBER = re.compile(rb"\d{19}")
+MAX_FIELDS = 100
+"""More than any request has; of so many, each unknown, nothing is said one by one."""
 
 Shape = TypeVar("Shape", bound="RequestShape")
 
 
 class RequestShape(BaseModel):
-    """Base of what requests carry: nothing unknown, nothing converted."""
+    """Base of what requests carry: nothing unknown, nothing converted. Its lists fail fast: a million faults
+    are not listed."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > MAX_FIELDS:
+            raise ValueError(f"has {len(value)} fields, most of them unknown")
+        return value
 
 
 class QueryShape(BaseModel):

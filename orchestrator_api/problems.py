@@ -12,6 +12,8 @@ from starlette.responses import Response
 from schemas.errors import Problem
 
 MEDIA_TYPE = "application/problem+json"
+SHOWN = 100
+"""Errors that are listed; the detail says how many more there are."""
 
 
 class Refusal(Exception):
@@ -58,12 +60,12 @@ def problem_response(
 
 
 def invalid(errors: Iterable[Problem], detail: str = "") -> Refusal:
-    """422 with its places; the detail is the first of them unless given."""
+    """422 with its places, at most SHOWN; the detail is the first of them unless given."""
     problems = tuple(errors)
     if not detail and problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         detail = f"{problems[0].path or 'the body'}: {problems[0].message}{more}"
-    return Refusal(422, detail or "The request is invalid.", errors=problems)
+    return Refusal(422, detail or "The request is invalid.", errors=problems[:SHOWN])
 
 
 def not_found(kind: str, name: str) -> Refusal:

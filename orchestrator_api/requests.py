@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Any, Literal
 
 from fastapi import Path, Query
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from orchestrator_api.bodies import QueryShape, RequestShape
 from schemas.ids import NAME, NODE_ID, TOKEN_ID, WORKFLOW_ID
@@ -26,9 +26,13 @@ def no_control(text: str) -> str:
     return text
 
 
-def labels(value: dict[str, str]) -> dict[str, str]:
-    if len(value) > LIMITS.labels:
+def few_labels(value: Any) -> Any:
+    if isinstance(value, dict) and len(value) > LIMITS.labels:
         raise ValueError(f"has {len(value)} labels; the limit labels is {LIMITS.labels}")
+    return value
+
+
+def labels(value: dict[str, str]) -> dict[str, str]:
     for name, text in value.items():
         if not LABEL_NAME.fullmatch(name):
             raise ValueError(f"the label name {name[:80]!r} must match {LABEL_NAME.pattern}")
@@ -38,7 +42,7 @@ def labels(value: dict[str, str]) -> dict[str, str]:
 
 
 Line = Annotated[str, Field(max_length=256), AfterValidator(no_control)]
-Labels = Annotated[dict[str, str], AfterValidator(labels)]
+Labels = Annotated[dict[str, str], BeforeValidator(few_labels), AfterValidator(labels)]
 Name = Annotated[str, Field(pattern=NAME.pattern)]
 WorkflowName = Annotated[str, Field(pattern=WORKFLOW_ID.pattern)]
 Version = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -149,12 +153,22 @@ class RollbackRequest(PatchOptions):
     revision: Number = Field(description="whose workflow the run gets again")
 
 
+def few_keys(keys: list[str]) -> list[str]:
+    if len(keys) > LIMITS.patch_keys:
+        raise ValueError(f"has {len(keys)} keys; the limit patch_keys is {LIMITS.patch_keys}")
+    return keys
+
+
 class PatchFilter(RequestShape):
     """Which live runs of a batch: those of these items, those with a live token on one of these nodes; both, if both
     are given."""
 
-    keys: list[str] | None = Field(None, min_length=1, description="of their items; without a key its position, from 0")
-    nodes: list[str] | None = Field(None, min_length=1, description="a map stands for what lives in its items")
+    keys: Annotated[list[str], Field(fail_fast=True), AfterValidator(few_keys)] | None = Field(
+        None, min_length=1, description="of their items; without a key its position, from 0"
+    )
+    nodes: Annotated[list[str], Field(fail_fast=True)] | None = Field(
+        None, min_length=1, max_length=LIMITS.workflow_nodes, description="a map stands for what lives in its items"
+    )
 
     @model_validator(mode="after")
     def _something(self) -> PatchFilter:

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from typing import Any
 
 KEPT_BYTES = 16_000_000
-"""Of packed bytes; parsed they are several times as large."""
+"""Of packed bytes, or of text; parsed they are several times as large."""
 
 
 class Kept:

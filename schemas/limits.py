@@ -31,6 +31,7 @@ class Limits:
     tool_result_bytes: int = 65_536  # of a tool's result that a model is shown
     patch_operations: int = 100
     patch_bytes: int = 256_000  # of a patch's operations
+    patch_keys: int = 10_000  # of the items that a patch of a batch is for
     interruptions: int = 10  # executions of one token that died with their runner, before it counts as failed
 
 

@@ -82,9 +82,25 @@ local function adopt_started(run, token, record, place, change)
   end
 end
 
+-- It stays on its stream, and waits there for as long as the new definition says.
+local function adopt_queue_time(token, record, queue_ms)
+  if record.queue_ms == queue_ms then return end
+  if record.state == 'queued' then
+    if not record.queue_ms then -- how long its run had been paused by then nobody wrote down: no less than this
+      local paused_ms = tonumber(redis.call('HGET', of_run('run'), 'paused_ms') or 0)
+      record.paused_ms = math.max(0, paused_ms - (now - record.since))
+    end
+    drop_timers(token, record)
+    record.queue_ms = queue_ms
+    time_queue(token, record)
+  end
+  record.queue_ms = queue_ms
+  put_token(token, record)
+end
+
 -- What has not begun begins under the new definition.
 local function adopt_unstarted(run, token, record, place)
-  if base_of(record.stream) == place.stream then return end
+  if base_of(record.stream) == place.stream then return adopt_queue_time(token, record, place.queue_ms) end
   if record.state == 'parked' or (record.state == 'delayed' and place.stream) then
     local lane = place.stream and run.priority == 'interactive' and ':interactive' or ''
     record.stream, record.queue_ms = place.stream and place.stream .. lane, place.queue_ms

@@ -47,6 +47,12 @@ local function park(token, record)
   put_token(token, record)
 end
 
+-- Until when a queued task waits for a runner.
+local function time_queue(token, record)
+  record.due = record.queue_ms and record.since + record.queue_ms
+  if record.due then set_timer('queue', token, record, record.due) end
+end
+
 -- queued: an entry on the stream of its node. Ids only, never payload.
 local function enqueue(run, token, record, stream)
   if run.priority == 'interactive' and string.sub(stream, -12) ~= ':interactive' then
@@ -58,9 +64,8 @@ local function enqueue(run, token, record, stream)
   record.entry = redis.call('XADD', of_shard(stream), '*', 'run', run_id, 'token', token, 'node', record.node,
     'scope', record.scope or '', 'digest', run.digest)
   if record.queue_ms then
-    record.due = now + record.queue_ms
     record.paused_ms = tonumber(redis.call('HGET', of_run('run'), 'paused_ms') or 0)
-    set_timer('queue', token, record, record.due)
+    time_queue(token, record)
   end
   count(run, record.node, 'queued', 1)
   count_model(stream, 'queued', 1)

@@ -25,8 +25,8 @@ async def batch_of(api: Api, number: int, admitted: int = 0) -> str:
     return str(batch_id)
 
 
-async def admit(api: Api, in_flight: int = 500) -> int:
-    return await Admission(api.store, api.history.pool, in_flight=in_flight).admit()
+async def admit(api: Api, per_gpu: int = 500) -> int:
+    return await Admission(api.store, api.history.pool, per_gpu=per_gpu).admit()
 
 
 async def runs_of(api: Api, batch_id: str) -> list[str]:

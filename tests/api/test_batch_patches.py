@@ -5,7 +5,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from orchestrator_api.batch_patching import canary_size
 from orchestrator_api.options import ApiKey, hash_key
+from orchestrator_api.requests import Canary
+from schemas.limits import LIMITS
 from tests.api.batch_runs import (
     ADD_CHECK,
     CHECK,
@@ -212,6 +215,33 @@ async def test_what_makes_no_sense(api: Api, fields: Any, path: str) -> None:
     assert refused["errors"][0]["path"] == path
     assert (await api.get(f"/batches/{batch_id}/patches"))["patches"] == []
     assert await revisions(api, batch_id) == [1, 0]
+
+
+async def test_refusals_have_the_status_of_those_of_a_run(api: Api) -> None:
+    """A failed `test` is a conflict (RFC 5789), and too many bytes are too many."""
+    batch_id = await batch_of(api, 2, admitted=1)
+    run_id = (await runs_of(api, batch_id))[0]
+    large = [{"op": "add", "path": "/description", "value": "x" * LIMITS.patch_bytes}]
+    for operations, status in (([{"op": "test", "path": "/id", "value": "other"}], 409), (large, 413)):
+        refused = await patch(api, batch_id, status, operations=operations)
+        assert refused == await api.post(f"/runs/{run_id}/patch", {"operations": operations}, status)
+    assert (await api.get(f"/batches/{batch_id}/patches"))["patches"] == []
+
+
+@pytest.mark.parametrize(
+    ("percent", "total", "size"),
+    [
+        (1.1, 3_000, 33),
+        (0.1, 3_000, 3),
+        (2.3, 1_000, 23),
+        (10, 5, 1),
+        (33.4, 500, 167),
+        (1e-5, 100_000, 1),
+        (100, 7, 7),
+    ],
+)
+def test_a_canary_of_some_percent_is_not_one_item_too_large(percent: float, total: int, size: int) -> None:
+    assert canary_size(Canary(first=None, percent=percent), total) == size
 
 
 async def test_unknown_batches_and_no_patch(api: Api) -> None:

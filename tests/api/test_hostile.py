@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator_api.bodies import read_json
+from orchestrator_api.bodies import read_json, read_shape
 from orchestrator_api.problems import Refusal
+from orchestrator_api.requests import BatchPatchRequest, BatchRequest, CompleteRequest, RunRequest
 from tests.api.conftest import Api
 from tests.api.workflows import HELLO
 
@@ -164,6 +165,38 @@ async def test_each_fault_has_its_place(api: Api, change: dict[str, Any], path: 
     assert path in {error["path"] for error in problem["errors"]}
     assert code is None or code in {error["code"] for error in problem["errors"]}
     assert await api.store.redis.exists("events") == 0
+
+
+MANY = {str(n): 1 for n in range(50_000)}
+OF_ANY = {"operations": []}
+
+
+@pytest.mark.parametrize(
+    ("shape", "body", "path"),
+    [
+        (RunRequest, {"workflow": HELLO, "input": 1, **MANY}, ""),
+        (RunRequest, {"workflow": HELLO, "input": 1, "labels": MANY}, "/labels"),
+        (BatchRequest, {"workflow": HELLO, "source": {"connection": "c", "query": "q", **MANY}}, "/source"),
+        (CompleteRequest, {"error": MANY}, "/error"),
+        (BatchPatchRequest, {**OF_ANY, "filter": {"keys": [{}] * 50_000}}, "/filter/keys/0"),
+        (BatchPatchRequest, {**OF_ANY, "filter": {"keys": ["a"] * 10_001}}, "/filter/keys"),
+        (BatchPatchRequest, {**OF_ANY, "filter": {"nodes": [{}] * 50_000}}, "/filter/nodes/0"),
+        (BatchPatchRequest, {**OF_ANY, "filter": {"nodes": ["a"] * 1_001}}, "/filter/nodes"),
+        (BatchPatchRequest, {**OF_ANY, "canary": MANY}, "/canary"),
+    ],
+)
+def test_what_is_wrong_many_times_is_found_once(shape: Any, body: dict[str, Any], path: str) -> None:
+    """A million faults would take longer to list than all else; everyone waits meanwhile."""
+    with pytest.raises(Refusal) as refused:
+        read_shape(shape, body)
+    assert [error.path for error in refused.value.errors] == [path]
+    assert refused.value.detail.startswith(path or "the body") and "more)" not in refused.value.detail
+
+
+async def test_the_first_faults_are_listed_and_all_are_counted(api: Api) -> None:
+    many = {"workflow": {**HELLO, **{f"x{n}": 1 for n in range(150)}}, "input": {"name": "Ada"}}
+    problem = await api.post("/runs", many, 422)
+    assert len(problem["errors"]) == 100 and problem["detail"].endswith("(and 149 more)")
 
 
 async def test_a_run_without_input(api: Api) -> None:

@@ -96,6 +96,16 @@ async def test_too_many_bytes(api: Api) -> None:
         assert bare.status_code == 413
 
 
+async def test_a_batch_patch_has_room_for_keys_only(api: Api) -> None:
+    """What is beside the operations is bounded too, whether there is such a batch or not."""
+    for keys, status in (([{}] * 50_000, 422), (["k" * 90] * 10_000, 404), (["k"] * 10_001, 422)):
+        refused = await api.post("/batches/batch_1/patch", {"operations": [], "filter": {"keys": keys}}, status)
+        assert len(orjson.dumps(refused)) < 1_000
+    assert "the limit patch_keys is 10000" in refused["detail"]
+    too_many = await api.post("/batches/batch_1/patch", {"operations": [], "filter": {"keys": [{}] * 700_000}}, 413)
+    assert too_many["limit"] == "patch_bytes"
+
+
 pointers = st.sampled_from(
     ["", "/nodes", "/nodes/-", "/nodes/greet", "/nodes/0/config/args", "/edges/0", "/x", "x", "/~2"]
 )

@@ -89,6 +89,19 @@ class Flight(Play):
 
         setattr(owner, method, late)
 
+    def when_read(self, times: int, act: Callable[[], Awaitable[Any]]) -> None:
+        """Let `act` happen once, after its patches have read their runs `times` times."""
+        read, seen = self.patching.bases, 0
+
+        async def reading(run_ids: Any) -> Any:
+            nonlocal seen
+            found, seen = await read(run_ids), seen + 1
+            if seen == times:
+                await act()
+            return found
+
+        setattr(self.patching, "bases", reading)  # noqa: B010
+
     # -- what is wrong -----------------------------------------------------------------------------
     async def wrong(self, over: bool = False) -> list[str]:
         """Everything that is not as it must be, of the one run there is, in words."""

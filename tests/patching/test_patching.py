@@ -1,11 +1,14 @@
 """lua/patching.py: what comes of a patch, of one run and of many, and why one is refused."""
 
 import asyncio
+import threading
 
 import pytest
 
 from lua.patching import Patch, Patched, Patching
 from schemas.errors import InvalidDocument
+from schemas.ir import IR
+from schemas.kept import Kept
 from schemas.messages import Failure
 from schemas.revision import revise
 from tests.patching.flight import BY, Flight, add, agent, begun, edge, flow, map_of, refused, remove, set_to
@@ -140,6 +143,47 @@ async def test_a_run_that_is_patched_while_it_is_read(redis):
     assert (base.revision, list(base.ir.nodes)) == (2, ["a", "b", "c"])
 
 
+# -- IRs at hand -----------------------------------------------------------------------------------
+async def test_irs_at_hand_are_bounded_by_their_bytes(redis):
+    """Those of the runs that are patched together are there in any case."""
+    run_ids = [f"run_{number}" for number in range(4)]
+    for run_id in run_ids:
+        args = {"text": run_id + "x" * 10_000}
+        large = {"id": "a", "type": "function", "config": {"handler": "echo", "args": args}}
+        await Flight(redis, {**CHAIN, "nodes": [large, task("b")]}).start(run_id)
+    play = Flight(redis, CHAIN)
+    play.patching._irs = Kept(35_000)
+    read, ir_text = [], play.store.ir_text
+
+    async def reading(run_id):
+        read.append(run_id)
+        return await ir_text(run_id)
+
+    play.store.ir_text = reading
+    for _ in range(2):
+        await play.patching.bases(run_ids[:3])
+    assert read == run_ids[:3], "they are kept"
+    assert list(await play.patching.bases(run_ids)) == run_ids
+    await play.patching.base("run_0")
+    assert read == [*run_ids, "run_0"], "the first had to go"
+    play.patching._irs = Kept(1)
+    results = await play.patching.patch_all(run_ids, patch_of(*C))
+    assert [result.revision for result in results if isinstance(result, Patched)] == [2] * 4
+
+
+async def test_irs_are_read_beside_the_event_loop(redis, monkeypatch):
+    play = await begun(redis)
+    threads, from_json = [], IR.from_json
+
+    def noted(text):
+        threads.append(threading.current_thread())
+        return from_json(text)
+
+    monkeypatch.setattr(IR, "from_json", noted)
+    await play.patching.base("run_1")
+    assert threads and threading.main_thread() not in threads
+
+
 # -- items that follow ----------------------------------------------------------------------------------
 async def following(redis):
     play = await begun(redis, flow(map_of(task("a")), task("end")), input={"xs": [1, 2, 3]})
@@ -174,15 +218,31 @@ async def test_it_does_not_wait_for_ever(redis, monkeypatch):
 
 async def test_a_run_that_ends_while_its_patch_waits(redis):
     play = await following(redis)
-    answered = play.store.patch_run
-
-    async def ended(steps):
-        answer = await answered(steps)
-        await play.store.end_run("run_1", "CANCELLED", BY)
-        return answer
-
-    play.store.patch_run = ended
+    play.when_read(1, lambda: play.store.end_run("run_1", "CANCELLED", BY))
     assert (await refused(play.patch(add("/nodes/-", agent("z"))))).reason == "over"
+
+
+async def test_what_waits_is_not_sent_again_and_again(redis):
+    """A step has the whole IR in it."""
+    play = await following(redis)
+    sent, patch_run = [], play.store.patch_run
+
+    async def counted(steps):
+        sent.extend(steps)
+        return await patch_run(steps)
+
+    play.store.patch_run = counted
+    play.when_read(5, play.tick)
+    assert (await play.patch(add("/nodes/-", agent("z")))).revision == 3
+    assert len(sent) == 1
+
+
+async def test_what_can_never_be_carried_out_does_not_wait(redis):
+    play = await following(redis)
+    play.when_read(3, lambda: pytest.fail("it waits"))
+    with pytest.raises(InvalidDocument):
+        await play.patch(remove("/nodes/none"))
+    assert (await refused(play.patch(add("/nodes/-", agent("z")), revision=1))).reason == "precondition"
 
 
 async def test_its_event_folds_and_its_ir_follows(redis):

@@ -300,6 +300,58 @@ async def test_a_queue_timeout_that_a_patch_sets_holds_for_what_is_not_queued_ye
     assert await any_redis.zscore("timers", f"queue run_1 {X} {(await play.raw(X))['attempt']}") is not None
 
 
+@pytest.mark.parametrize("state", ["queued", "delayed", "parked"])
+@pytest.mark.parametrize(("before", "after"), [(600_000, 10_000), (None, 10_000), (10_000, 600_000), (600_000, None)])
+async def test_what_is_not_executed_yet_waits_for_as_long_as_the_patch_says(any_redis, state, before, after):
+    play = await brought(any_redis, state)
+    for queue_ms in (before, after):
+        await play.skip(1_000)
+        await play.patch(set_to("/nodes/x", task("x", **({"queue_timeout_ms": queue_ms} if queue_ms else {}))))
+    if state == "parked":
+        await go_on(play, state)
+    if state == "delayed":
+        await play.skip(60_000)
+    await play.tick()
+    token = await play.raw(X)
+    due = token["since"] + after if after else None
+    assert (token["state"], token.get("due")) == ("queued", due), "from the time at which it was queued"
+    assert await any_redis.zscore("timers", f"queue run_1 {X} {token['attempt']}") == due
+    if after:
+        await play.skip(due - await play.store.now() - 500)
+        await play.tick()
+        assert await play.in_state("x", "queued") == [X]
+        await play.skip(1_000)
+        await play.tick()
+    assert await play.in_state("x", "queued") == ([] if after else [X])
+
+
+async def test_pauses_before_it_was_queued_are_not_given_to_it(any_redis):
+    play = await brought(any_redis, "running")
+    await play.store.pause_run("run_1", BY)
+    await play.skip(60_000)
+    await play.store.resume_run("run_1", BY)
+    await go_on(play, "running")
+    await play.settle()
+    await play.patch(add("/nodes/end/queue_timeout_ms", 10_000))
+    await play.skip(11_000)
+    await play.tick()
+    assert await play.in_state("end", "queued") == []
+
+
+async def test_what_is_queued_has_not_waited_while_its_run_was_paused(any_redis):
+    """Also if it had no queue_timeout_ms then, and nobody wrote down how long the run had been paused before."""
+    play = await brought(any_redis, "queued")
+    await play.store.pause_run("run_1", BY)
+    await play.skip(60_000)
+    await play.store.resume_run("run_1", BY)
+    await play.patch(add("/nodes/x/queue_timeout_ms", 10_000))
+    await play.tick()
+    assert await play.in_state("x", "queued") == [X]
+    await play.skip(11_000)
+    await play.tick()
+    assert await play.in_state("x", "queued") == []
+
+
 async def test_arrivals_stay_what_they_were(any_redis):
     """p is executed again, in a loop that the patch makes, before what it gave has been read."""
     play = Flight(any_redis, CHAIN, lambda task, _: {"n": len(play.executed)})

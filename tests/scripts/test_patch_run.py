@@ -206,3 +206,7 @@ async def test_one_that_a_batch_has_patched_is_not_patched_again(any_redis):
     play = await begun(any_redis)
     assert (await patched(play, ADD_C, mark="p1"))[0] == "patched"
     assert await patched(play, ADD_C, mark="p1") == ["already", "2"]
+    await play.patch(add("/nodes/-", task("d")))
+    assert await patched(play, [add("/nodes/-", task("e"))], mark="p1") == ["already", "2"], (
+        "the revision that the batch made of it"
+    )
