@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from agent_runner.work import Work
 
-AHEAD_S = 0.1
-"""Tasks are fetched ahead for so long: enough for the round trips, too short for another runner to miss them."""
 _SMOOTHING = 0.05
 
 
@@ -29,15 +28,14 @@ class Execution:
 class Executions:
     """Executions by token. A slot is free as soon as the execution ended, before its outcome is stored."""
 
-    def __init__(self, slots: int, prefetch: int, freed: Callable[[], None] = lambda: None) -> None:
-        """`freed` is called when a slot became free."""
-        self.slots = slots
-        self._freed = freed
+    def __init__(self, changed: Callable[[str, int], None] = lambda pool, running: None) -> None:
+        """`changed(pool, running)` is called when an execution of the pool occupied or freed a slot."""
+        self._changed = changed
         self.running = 0
         self.ended = 0  # in this runner's life
-        self._longest_prefetch = prefetch
         self._by_token: dict[str, Execution] = {}
-        self._mean_s = 1.0
+        self._running: Counter[tuple[str, bool]] = Counter()  # (pool, interactive) -> slots in use
+        self._mean_s: dict[str, float] = {}
         self._busy_s = 0.0
         self._busy_since: float | None = None
 
@@ -50,42 +48,37 @@ class Executions:
     def get(self, token_id: str) -> Execution | None:
         return self._by_token.get(token_id)
 
+    def running_of(self, pool: str, *, interactive: bool | None = None) -> int:
+        """Slots of one pool that are in use, by tasks of both lanes or of one."""
+        lanes = (True, False) if interactive is None else (interactive,)
+        return sum(self._running[pool, lane] for lane in lanes)
+
     def begin(self, work: Work) -> Execution:
         execution = Execution(work)
         self._by_token[work.task.token_id] = execution
-        self._occupy()
+        self._occupy(work)
         return execution
 
     def end(self, execution: Execution) -> None:
         """Free its slot."""
         execution.ended = True
         self.ended += 1
-        self._mean_s += (time.monotonic() - execution.began - self._mean_s) * _SMOOTHING
-        self._free()
+        took, pool = time.monotonic() - execution.began, execution.work.pool
+        mean = self._mean_s.get(pool, took)
+        self._mean_s[pool] = mean + (took - mean) * _SMOOTHING
+        self._free(execution.work)
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
-        """An execution's slot is free while it waits for others that may need one: a child run's tasks, on this GPU.
+    def aside(self, work: Work) -> Iterator[None]:
+        """The execution's slot is free while it waits for others that may need one: a child run's tasks, on this GPU.
 
         Afterwards it goes on at once, if need be beyond the slots.
         """
-        self._free()
+        self._free(work)
         try:
             yield
         finally:
-            self._occupy()
-
-    def _occupy(self) -> None:
-        if self.running == 0:
-            self._busy_since = time.monotonic()
-        self.running += 1
-
-    def _free(self) -> None:
-        self.running -= 1
-        if self.running == 0 and self._busy_since is not None:
-            self._busy_s += time.monotonic() - self._busy_since
-            self._busy_since = None
-        self._freed()
+            self._occupy(work)
 
     def forget(self, execution: Execution) -> None:
         """Its outcome is stored, or somebody else's now."""
@@ -93,12 +86,26 @@ class Executions:
         if self._by_token.get(token_id) is execution:
             del self._by_token[token_id]
 
-    @property
-    def prefetch(self) -> int:
-        """How many tasks would start within AHEAD_S if all slots are busy."""
-        return min(int(self.slots * AHEAD_S / max(self._mean_s, 1e-6)), self._longest_prefetch)
+    def within(self, pool: str, slots: int, seconds: float, most: int) -> int:
+        """How many tasks of a pool would start in that time, its slots being busy: so many are fetched ahead."""
+        return min(int(slots * seconds / max(self._mean_s.get(pool, 1.0), 1e-6)), most)
 
     @property
     def busy_s(self) -> float:
         """Seconds in which something was executed."""
         return self._busy_s + (time.monotonic() - self._busy_since if self._busy_since is not None else 0.0)
+
+    def _occupy(self, work: Work) -> None:
+        if self.running == 0:
+            self._busy_since = time.monotonic()
+        self.running += 1
+        self._running[work.pool, work.interactive] += 1
+        self._changed(work.pool, self.running_of(work.pool))
+
+    def _free(self, work: Work) -> None:
+        self.running -= 1
+        self._running[work.pool, work.interactive] -= 1
+        if self.running == 0 and self._busy_since is not None:
+            self._busy_s += time.monotonic() - self._busy_since
+            self._busy_since = None
+        self._changed(work.pool, self.running_of(work.pool))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 
 from redis.exceptions import RedisError
 
+from agent_runner.description import Description
 from agent_runner.executions import Execution, Executions
-from agent_runner.guarded_engine import GuardedEngine
+from agent_runner.guarded_engine import Held
+from agent_runner.model_intake import ModelIntake
 from agent_runner.settings import RunnerSettings
 from agent_runner.streams import Streams
 from agent_runner.wakeup import Wakeup
@@ -19,8 +22,6 @@ from lua.run_store import TIMEOUT_GRACE_MS, RunStore
 log = logging.getLogger("pavane.runner")
 
 FORGET_MS = 86_400_000  # a runner that was not heard of for a day leaves the list
-
-Describe = Callable[[], Awaitable[Mapping[str, str]]]
 
 
 class Heartbeat:
@@ -32,17 +33,17 @@ class Heartbeat:
 
     def __init__(
         self, store: RunStore, runner_id: str, settings: RunnerSettings, streams: Streams, executions: Executions,
-        describe: Describe, guarded: GuardedEngine | None,
+        description: Description, models: ModelIntake | None,
     ) -> None:  # fmt: skip
         self._store = store
         self._runner_id = runner_id
         self._settings = settings
         self._streams = streams
         self._executions = executions
-        self._describe = describe
-        self._guarded = guarded
-        self._reported: dict[str, int] = {}  # pool -> loads that Redis knows of
-        self._held: str | None = None  # the pool whose breaker Redis shows as open
+        self._description = description
+        self._models = models
+        self._reported: Counter[str] = Counter()  # pool -> loads that Redis knows of
+        self._held: set[str] = set()  # pools whose breaker Redis shows as open here
         self._last = time.monotonic()
         self._pulse = Wakeup()
         self._over = False
@@ -63,8 +64,11 @@ class Heartbeat:
 
     async def beat(self) -> None:
         await self._refresh()
+        if self._models is not None:
+            await self._models.renew()
+            await self._models.gpu.look()
         key = self._store.keys.runner(self._runner_id)
-        fields = {**await self._describe(), "heartbeat_at": str(await self._store.now())}
+        fields = {**self._description.fields(), "heartbeat_at": str(await self._store.now())}
         pipe = self._store.redis.pipeline(transaction=True)
         pipe.delete(key)  # so that no field of an earlier state stays
         pipe.hset(key, mapping=dict(fields))
@@ -72,7 +76,9 @@ class Heartbeat:
         pipe.zadd(self._store.keys.runners, {self._runner_id: int(fields["heartbeat_at"])})
         pipe.zremrangebyscore(self._store.keys.runners, "-inf", int(fields["heartbeat_at"]) - FORGET_MS)
         await pipe.execute()
-        await self._report_models(fields)
+        if self._models is not None:
+            await self._report_models(self._models)
+            await self._models.measures.share()
 
     def stop(self) -> None:
         """Let `run` return."""
@@ -81,9 +87,9 @@ class Heartbeat:
 
     async def end(self) -> None:
         """This runner is no more."""
-        if self._held is not None:
-            await self._store.redis.hdel(self._store.keys.model(self._held), "breaker")
         pipe = self._store.redis.pipeline(transaction=True)
+        for pool in self._held:
+            pipe.hdel(self._store.keys.model(pool), f"breaker|{self._runner_id}")
         pipe.delete(self._store.keys.runner(self._runner_id))
         pipe.zrem(self._store.keys.runners, self._runner_id)
         await pipe.execute()
@@ -114,29 +120,31 @@ class Heartbeat:
         if deadlines:
             await self._store.redis.zadd(self._store.keys.timers, deadlines, xx=True)
 
-    async def _report_models(self, fields: Mapping[str, str]) -> None:
-        """Loads and the breaker of the models, where people look for them."""
-        if self._guarded is None:
-            return
-        focus = fields.get("focus_model") or None
+    async def _report_models(self, models: ModelIntake) -> None:
+        """Loads and the breakers of the models, where people look for them."""
         pipe = self._store.redis.pipeline(transaction=False)
         # Taken before anything is awaited: a load that comes meanwhile, and a beat that does, are told apart.
-        before, self._reported = self._reported, dict(self._guarded.loads)
-        for pool, loads in self._reported.items():
-            if new := loads - before.get(pool, 0):
-                pipe.hincrby(self._store.keys.model(pool), "loads", new)
-        if focus is not None:
-            pipe.hset(self._store.keys.model(focus), "served_at", fields["heartbeat_at"])
-        held = focus if "held" in fields else None
-        if self._held is not None and self._held != held:
-            pipe.hdel(self._store.keys.model(self._held), "breaker")
-        if held is not None:
-            since, reason = int(fields["held_since"]), fields["held"]
-            shown = {"state": "open", "runner": self._runner_id, "since": since, "reason": reason}
-            pipe.hset(self._store.keys.model(held), "breaker", json.dumps(shown))
+        before, self._reported = self._reported, Counter(models.gpu.loads)
+        for pool, loads in (self._reported - before).items():
+            pipe.hincrby(self._store.keys.model(pool), "loads", loads)
+        held = _held(models)
+        for pool in self._held - held.keys():
+            pipe.hdel(self._store.keys.model(pool), f"breaker|{self._runner_id}")
+        for pool, one in held.items():
+            shown = {"state": "open", "runner": self._runner_id, "since": int(one.since * 1000), "reason": one.reason}
+            pipe.hset(self._store.keys.model(pool), f"breaker|{self._runner_id}", json.dumps(shown))
         try:
             await pipe.execute()
         except RedisError:
             self._reported = before
             raise
-        self._held = held
+        self._held = set(held)
+
+
+def _held(models: ModelIntake) -> Mapping[str, Held]:
+    """Pools that are not served here although they have work, and why: for their own sake, or with their engine."""
+    guarded = models.gpu.guarded
+    if guarded.breaker.opened_at is None:
+        return guarded.breakers()
+    engine = Held(guarded.breaker.opened_at, guarded.breaker.reason)
+    return dict.fromkeys({*models.waiting, *models.gpu.needs, *models.gpu.residents}, engine)

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -22,12 +20,18 @@ from agent_runner import outcome
 from agent_runner.backoff import Backoff, passes
 from agent_runner.buffer import Buffer
 from agent_runner.claims import Claimed, Claims
+from agent_runner.description import Description
+from agent_runner.engine_key import engine_key
 from agent_runner.engines.engine import Engine
 from agent_runner.executions import Execution, Executions
 from agent_runner.failure import TaskFailed
+from agent_runner.gpu import Gpu
 from agent_runner.guarded_engine import GuardedEngine
+from agent_runner.hands import Hands
 from agent_runner.heartbeat import Heartbeat
-from agent_runner.intake import Intake, ModelIntake, TaskIntake
+from agent_runner.intake import Intake, TaskIntake
+from agent_runner.measures import Measures
+from agent_runner.model_intake import ModelIntake
 from agent_runner.nodes.agent import AgentNodes
 from agent_runner.settings import RunnerSettings
 from agent_runner.streams import Streams
@@ -72,31 +76,37 @@ class Runner:
         self.store = store
         self.runner_id = runner_id
         self.settings = settings = settings or RunnerSettings()
-        self.executions = Executions(settings.slots, settings.prefetch, self._slot_freed)
+        self.executions = Executions(self._slots_changed)
         self.streams = Streams(store, runner_id)
-        self.guarded: GuardedEngine | None = None
+        self.gpu: Gpu | None = None
+        self._buffer = Buffer()
+        self._hands = Hands(self._buffer, self.executions)
         self.intake: Intake
         self._nodes: Mapping[str, NodeKind]
         if engine is not None:
-            self.guarded = GuardedEngine(engine, changed=self._engine_changed)
-            self.intake = ModelIntake(store, self.streams, settings, self.executions)
+            self.gpu, self.intake = self._of_engine(engine)
             toolbox = Toolbox(store, tools or ToolSources(), self.executions.aside)
-            self._nodes = {"agent": AgentNodes(self.guarded, store, toolbox)}
+            self._nodes = {"agent": AgentNodes(self.gpu, store, toolbox)}
         else:
             self._nodes = dict(nodes or {})
-            self.intake = TaskIntake(self.streams, settings, list(self._nodes))
+            self.intake = TaskIntake(self.streams, settings, list(self._nodes), self._hands)
         self._claims = Claims(store, runner_id, frozenset(self._nodes), settings.default_timeout_ms)
-        self.heartbeat = Heartbeat(
-            store, runner_id, settings, self.streams, self.executions, self._describe, self.guarded
-        )
-        self._buffer = Buffer()
-        self._starting: Sequence[Fetched] = ()
+        models = self.intake if isinstance(self.intake, ModelIntake) else None
+        self.description = Description(settings, list(self._nodes), self.executions, models)
+        self.heartbeat = Heartbeat(store, runner_id, settings, self.streams, self.executions, self.description, models)
         self._outcomes: list[tuple[Execution | None, Finish]] = []
         self._stopping = asyncio.Event()
         self._drained = False
-        self._room, self._ready, self._to_finish, self._quiet = Wakeup(), Wakeup(), Wakeup(), Wakeup()
-        self._began = time.monotonic()
-        self._began_at = time.time()
+        self._ready, self._to_finish, self._quiet = Wakeup(), Wakeup(), Wakeup()
+
+    def _of_engine(self, engine: Engine) -> tuple[Gpu, ModelIntake]:
+        measures = Measures(self.store, self.settings.kind)
+        gpu = Gpu(GuardedEngine(engine, changed=self._engine_changed), self._hands, measures, self._engine_changed)
+        key = engine_key(engine.url, socket.gethostname())
+        intake = ModelIntake(
+            self.store, self.streams, self.settings, self._hands, gpu, measures, engine=key, runner_id=self.runner_id
+        )
+        return gpu, intake
 
     async def run(self, stop: asyncio.Event) -> None:
         log.info("runner %s serves %s", self.runner_id, ", ".join(self._nodes))
@@ -116,25 +126,38 @@ class Runner:
 
     # -- the loops ---------------------------------------------------------------------------------
     async def _fetch(self) -> None:
-        await self._room.until(lambda: self._stopping.is_set() or self._wanted() > 0)
-        if self._stopping.is_set():
-            return
-        self._take_in(await self.intake.fetch(self._wanted() or 1))
+        self._take_in(await self.intake.fetch())
 
     async def _reclaim(self) -> None:
         waiting: int = await self.store.redis.llen(self.store.keys.signals)
-        if self._wanted() > 0 and waiting < COORDINATOR_BEHIND:
-            self._take_in(await self.intake.reclaim(min(self._wanted(), BATCH)))
+        if waiting < COORDINATOR_BEHIND:
+            self._take_in(await self.intake.reclaim(BATCH))
+        if isinstance(self.intake, ModelIntake):
+            await self._hand_over([one for one in self.executions if self.intake.is_stranded(one)])
         await self._pause(self.settings.reclaim_ms / 1000)
 
-    async def _start(self) -> None:
-        await self._ready.until(
-            lambda: self._stopping.is_set() or (len(self._buffer) > 0 and self._free > 0 and not self._held)
-        )
-        if self._stopping.is_set():
+    async def _hand_over(self, stranded: Sequence[Execution]) -> None:
+        """They wait for an engine that is another runner's, or away for long: somebody else may have one."""
+        if not stranded:
             return
-        batch = self._buffer.take(min(self._free, BATCH))
-        self._starting = batch
+        log.warning("%d tasks wait for an engine; they are handed back", len(stranded))
+        await _cancel([one.task for one in stranded if one.task is not None])
+        # What another runner may have taken over already is not taken from it.
+        await self.streams.hand_back(one.work.task for one in stranded if not one.doubtful)
+        for one in stranded:
+            self.executions.forget(one)
+
+    async def _start(self) -> None:
+        batch: list[Fetched] = []
+
+        def is_next() -> bool:
+            if not self._stopping.is_set() and not batch:
+                batch.extend(self._buffer.take(self._free, BATCH))
+            return self._stopping.is_set() or bool(batch)
+
+        await self._ready.until(is_next)
+        if not batch:
+            return
         try:
             for claimed in await self._apart(self._claims.start, batch):
                 self._begin(claimed)
@@ -142,9 +165,8 @@ class Runner:
             # Those that were started all the same answer `started` again to this runner: none is left behind.
             self._buffer.put_back(batch)
             raise
-        finally:
-            self._starting = ()
-        self._room.notify()
+        self._buffer.settle(batch)
+        self._hands_changed()
 
     async def _finish(self) -> None:
         await self._to_finish.until(lambda: self._outcomes or self._drained)
@@ -186,7 +208,10 @@ class Runner:
 
     async def _execute(self, execution: Execution) -> None:
         try:
-            self._outcomes.append((execution, await self._outcome(execution.work)))
+            finish = await self._outcome(execution.work)
+            self._outcomes.append((execution, finish))
+            if isinstance(self.intake, ModelIntake):
+                self.intake.ended(execution.work.pool, completed=finish.signal.status == "completed")
             self._to_finish.notify()
         finally:
             self.executions.end(execution)
@@ -220,15 +245,15 @@ class Runner:
     async def _drain(self, serving: Sequence[asyncio.Task[None]], storing: asyncio.Task[None]) -> None:
         """Let what runs end, unless it waits for an engine that is away."""
         self._stopping.set()
+        self.description.draining = True
         self.heartbeat.soon()
-        for wakeup in (self._room, self._ready):
-            wakeup.notify()
-        self.intake.wake()
+        self._ready.notify()
+        self.intake.stop()
         await asyncio.wait(serving)
         limit_s = self.settings.drain_ms / 1000
         try:
             async with asyncio.timeout(limit_s):
-                await self._quiet.until(lambda: self._held or self.executions.running == 0)
+                await self._quiet.until(lambda: self.executions.running == (self.gpu.waiting if self.gpu else 0))
         except TimeoutError:
             log.warning("%d tasks still run after drain_ms; they are handed back", self.executions.running)
         await _cancel([e.task for e in self.executions if e.task is not None and not e.ended])
@@ -239,8 +264,8 @@ class Runner:
             log.warning("%d outcomes could not be stored; their tasks are executed again", len(self._outcomes))
 
     async def _leave(self) -> None:
-        unstarted = [fetched.task for fetched in self._buffer.take(len(self._buffer))]
-        unstored = [execution.work.task for execution in self.executions]
+        unstarted = [fetched.task for fetched in self._buffer.clear()]
+        unstored = [execution.work.task for execution in self.executions if not execution.doubtful]
         try:
             await self.streams.hand_back([*unstarted, *unstored])
             await self.streams.leave()
@@ -249,25 +274,17 @@ class Runner:
             log.warning("left without goodbye: %s", error)
         for nodes in self._nodes.values():
             await nodes.close()
+        try:
+            await self.intake.close()  # its models are free for others only now
+        except (RedisError, OSError) as error:
+            log.warning("the lease is left to expire: %s", error)
         log.info("runner %s stopped; %d tasks handed back", self.runner_id, len(unstarted) + len(unstored))
 
     # -- small things ------------------------------------------------------------------------------
-    @property
-    def _held(self) -> bool:
-        return self.guarded is not None and self.guarded.breaker.is_open
-
-    @property
-    def _free(self) -> int:
-        return self.settings.slots - self.executions.running - len(self._starting)
-
-    def _wanted(self) -> int:
-        """How many tasks to fetch now: for the free slots, and ahead, not in small change."""
-        if self._held or self._stopping.is_set():
-            return 0
-        prefetch = self.executions.prefetch
-        if len(self._buffer) > prefetch // 2:
-            return 0
-        return max(self._free + prefetch - len(self._buffer), 0)
+    def _free(self, pool: str) -> int:
+        """Of the pool's slots; below 0: none, not even for an interactive task."""
+        slots = self.intake.slots(pool)
+        return slots - self._hands.busy(pool) if slots else -1
 
     def _take_in(self, tasks: Sequence[Fetched]) -> None:
         fresh = []
@@ -283,7 +300,7 @@ class Runner:
 
     def _has(self, token_id: str) -> bool:
         """Whether a task is in this runner's hands and not executed yet: its entry may grow idle meanwhile."""
-        return token_id in self._buffer or any(fetched.task.token_id == token_id for fetched in self._starting)
+        return token_id in self._buffer
 
     def _next_outcomes(self) -> list[tuple[Execution | None, Finish]]:
         size, count = 0, 0
@@ -320,60 +337,21 @@ class Runner:
         except TimeoutError:
             return
 
-    def _slot_freed(self) -> None:
-        self.intake.wake()
-        for wakeup in (self._room, self._ready, self._quiet):
-            wakeup.notify()
+    def _slots_changed(self, pool: str, running: int) -> None:
+        if isinstance(self.intake, ModelIntake):
+            self.intake.measure(pool, running)
+        self._hands_changed()
 
     def _engine_changed(self) -> None:
         self.heartbeat.soon()
-        for wakeup in (self._room, self._ready, self._quiet):
-            wakeup.notify()
+        self._hands_changed()
 
-    async def _describe(self) -> Mapping[str, str]:
-        lived = max(time.monotonic() - self._began, 1e-6)
-        fields = {
-            "state": self._state,
-            "types": " ".join(self._nodes),
-            "slots": str(self.settings.slots),
-            "running": str(self.executions.running),
-            "executed": str(self.executions.ended),
-            "started_at": str(int(self._began_at * 1000)),
-            "host": socket.gethostname(),
-            "pid": str(os.getpid()),
-            "gpu": self.settings.gpu,
-            "active_share": f"{self.executions.busy_s / lived:.4f}",
-            "idle_share": f"{max(1 - self.executions.busy_s / lived, 0.0):.4f}",
-        }
-        return fields if self.guarded is None else {**fields, **await self._describe_engine(self.guarded, lived)}
-
-    async def _describe_engine(self, guarded: GuardedEngine, lived: float) -> dict[str, str]:
-        fields = {
-            "engine": guarded.engine.name,
-            "url": guarded.engine.url,
-            "focus_model": self.intake.focus or "",
-            "reason": self.intake.reason,
-            "residents": " ".join(await guarded.residents()),
-            "loads": str(sum(guarded.loads.values())),
-            "loading_share": f"{guarded.loading_s / lived:.4f}",
-            "active_share": f"{max(self.executions.busy_s - guarded.loading_s, 0.0) / lived:.4f}",
-        }
-        if guarded.loading is not None:
-            fields["loading"] = guarded.loading
-        if guarded.breaker.opened_at is not None:
-            fields["held"] = guarded.breaker.reason
-            fields["held_since"] = str(int(guarded.breaker.opened_at * 1000))
-        return fields
-
-    @property
-    def _state(self) -> str:
-        if self._stopping.is_set():
-            return "draining"
-        if self._held:
-            return "held"
-        if self.guarded is not None and self.guarded.loading is not None:
-            return "loading"
-        return "working" if self.executions.running else "idle"
+    def _hands_changed(self) -> None:
+        if self.gpu is not None:
+            self.gpu.look_again()
+        self.intake.wake()
+        self._ready.notify()
+        self._quiet.notify()
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -19,9 +19,16 @@ class RunnerSettings:
     reclaim_idle_ms: int = 20_000  # a task not refreshed for so long has lost its runner
     drain_ms: int = 30_000  # at a stop, how long running tasks may go on
     gpu: str = ""  # what people call the GPU, for the heartbeat
+    kind: str = ""  # GPUs of one kind share measured rates and load times
+    memory: int = 0  # of the GPU, in bytes; 0: unknown
+    lease_ttl_ms: int = 15_000  # after so long without a heartbeat, its models are free again
 
     def __post_init__(self) -> None:
         if self.slots < 1:
             raise ValueError("slots must be at least 1")
-        if not self.heartbeat_ms < self.heartbeat_ttl_ms or not self.heartbeat_ms < self.reclaim_idle_ms:
-            raise ValueError("heartbeat_ms must be below heartbeat_ttl_ms and reclaim_idle_ms")
+        if self.memory < 0:
+            raise ValueError("memory must be 0 or more")
+        if not self.heartbeat_ms < min(self.heartbeat_ttl_ms, self.reclaim_idle_ms, self.lease_ttl_ms):
+            raise ValueError("heartbeat_ms must be below heartbeat_ttl_ms, reclaim_idle_ms and lease_ttl_ms")
+        if not self.block_ms < self.lease_ttl_ms:
+            raise ValueError("block_ms must be below lease_ttl_ms: each look renews the lease")

@@ -19,6 +19,8 @@ RETURNED = "~returned"
 """The consumer of what runners hand back. No runner can have this id."""
 LONG_IDLE_MS = 86_400_000
 """Idle time given to an entry that is handed back: any runner's next look takes it over."""
+_OLDEST = 16
+"""Entries that are looked at, where one of them has to tell something."""
 _LEFT = 1_000  # entries that one consumer leaves behind on a stream, at most
 
 
@@ -56,11 +58,34 @@ class Streams:
                 raise
             self._known.difference_update(names)  # Redis came back empty: made again at the next read
             return []
+        return await self._fetched(answer)
+
+    async def read_each(self, counts: Mapping[str, int]) -> list[Fetched]:
+        """Up to so many new entries of each stream, in one round trip: what there is, without waiting."""
+        await self.ensure(counts)
+        pipe = self._redis.pipeline(transaction=False)
+        for name, count in counts.items():
+            pipe.xreadgroup(RUNNERS_GROUP, self._runner_id, {self._keys.stream(name): ">"}, count=count)
         fetched: list[Fetched] = []
-        for key, entries in answer:
-            name = key.decode()[self._stripped :]
-            fetched += [Fetched(task) for task in await self._tasks(name, entries)]
+        for name, answer in zip(counts, await pipe.execute(raise_on_error=False), strict=True):
+            if isinstance(answer, ResponseError) and str(answer).startswith("NOGROUP"):
+                self._known.discard(name)
+            elif isinstance(answer, Exception):
+                raise answer
+            else:
+                fetched += await self._fetched(answer)
         return fetched
+
+    async def oldest(self, name: str) -> list[Task]:
+        """The oldest entries of a stream, whoever has them; nothing is taken."""
+        return await self._tasks(name, await self._redis.xrange(self._keys.stream(name), count=_OLDEST))
+
+    async def named(self, name: str, entries: Sequence[bytes]) -> list[Task]:
+        """The tasks of these entries, as far as they still lie there."""
+        pipe = self._redis.pipeline(transaction=False)
+        for entry in entries:
+            pipe.xrange(self._keys.stream(name), entry, entry)
+        return await self._tasks(name, [found[0] for found in await pipe.execute() if found])
 
     async def take_over(self, name: str, idle_ms: int, count: int) -> list[Fetched]:
         """Entries that nobody refreshed for `idle_ms`; they are this runner's now."""
@@ -94,6 +119,13 @@ class Streams:
                 await self._store.drop_consumer(name, self._runner_id)
             except ResponseError as error:
                 log.debug("consumer of %s not removed: %s", name, error)
+
+    async def _fetched(self, answer: Sequence[Any] | None) -> list[Fetched]:
+        fetched: list[Fetched] = []
+        for key, entries in answer or ():
+            name = key.decode()[self._stripped :]
+            fetched += [Fetched(task) for task in await self._tasks(name, entries)]
+        return fetched
 
     async def _claim(self, tasks: Iterable[Task], consumer: str, idle_ms: int | None = None) -> None:
         entries: dict[str, list[Any]] = {}

@@ -10,10 +10,8 @@ from jsonschema.protocols import Validator
 
 from lua.answers import StartedTask
 from schemas.ir import IR, Node
+from schemas.keys import is_fast_lane, pool_of
 from schemas.messages import Task
-
-INTERACTIVE = ":interactive"
-"""Ends the name of a stream's fast lane."""
 
 
 @dataclass(eq=False, slots=True)
@@ -25,7 +23,11 @@ class Fetched:
 
     @property
     def interactive(self) -> bool:
-        return self.task.stream.endswith(INTERACTIVE)
+        return is_fast_lane(self.task.stream)
+
+    @property
+    def pool(self) -> str:
+        return pool_of(self.task.stream)
 
 
 @dataclass(slots=True)
@@ -49,6 +51,14 @@ class Work:
     @property
     def attempt(self) -> int:
         return self.started.attempt
+
+    @property
+    def interactive(self) -> bool:
+        return is_fast_lane(self.task.stream)
+
+    @property
+    def pool(self) -> str:
+        return pool_of(self.task.stream)
 
 
 @dataclass(frozen=True, slots=True)

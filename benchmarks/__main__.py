@@ -1,4 +1,8 @@
-"""`python -m benchmarks [hops|conditions|submission|maps|patches ...]`: measure; each figure with its ratio."""
+"""`python -m benchmarks [hops|conditions|...]`: measure; each figure with its ratio.
+
+Without names all but `gpus`, which takes ten minutes; `engines` only where llama.cpp is installed (`make test-engines`
+does it).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import conditions, hops, maps, patches, submission
+from benchmarks import conditions, decisions, gpu_policy, hops, maps, patches, real_engine, submission
+from benchmarks.gpus import figures as gpus
 
 MEASUREMENTS = {
     "hops": hops.measure,
@@ -16,13 +21,21 @@ MEASUREMENTS = {
     "submission": submission.measure,
     "maps": maps.measure,
     "patches": patches.measure,
+    "policy": gpu_policy.measure,
+    "decisions": decisions.measure,
+    "engines": real_engine.measure,
+    "gpus": gpus.measure,
 }
+LONG = {"gpus"}
 
 
 def main() -> None:
-    chosen = sys.argv[1:] or list(MEASUREMENTS)
+    chosen = sys.argv[1:] or [name for name in MEASUREMENTS if name not in LONG]
     if unknown := set(chosen) - set(MEASUREMENTS):
         sys.exit(f"no measurement {', '.join(sorted(unknown))}; there are {', '.join(MEASUREMENTS)}")
+    if "engines" in chosen and not real_engine.AVAILABLE:
+        chosen.remove("engines")
+        print("engines is left out: `make test-engines` installs llama.cpp", file=sys.stderr)
     table = Table("figure", "measured", "beside it, in the same run", "ratio", "should be")
     for name in chosen:
         for figure in MEASUREMENTS[name]():

@@ -26,8 +26,11 @@ class Stand:
 
 
 @contextmanager
-def stand(*, runners: int = 2, api: bool = False) -> Iterator[Stand]:
-    """One coordinator, one recorder, function runners, and the API if asked for, each a process of its own."""
+def stand(*, runners: int = 2, api: bool = False, services: Sequence[Sequence[str]] = ()) -> Iterator[Stand]:
+    """One coordinator, one recorder, function runners, and the API if asked for, each a process of its own.
+
+    `services`: more of them, each what follows `pavane`.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="pavane-bench-", ignore_cleanup_errors=True) as folder,
         EmbeddedValkey(Path(folder) / "valkey") as valkey,
@@ -37,12 +40,12 @@ def stand(*, runners: int = 2, api: bool = False) -> Iterator[Stand]:
             "REDIS_URL": valkey.url, "DATABASE_URL": postgres.url, "PAVANE_LOG_LEVEL": "WARNING",
             "PAVANE_DATA": folder,
         }  # fmt: skip
-        services: list[tuple[str, ...]] = [("recorder",), ("coordinator",)]
-        services += [("runner", "--types", "function", "--handlers", "benchmarks.handlers", "--slots", SLOTS)] * runners
+        started: list[Sequence[str]] = [("recorder",), ("coordinator",)]
+        started += [("runner", "--types", "function", "--handlers", "benchmarks.handlers", "--slots", SLOTS)] * runners
         processes = []
         url = ""
         try:
-            for service in services:
+            for service in [*started, *services]:
                 processes.append(_start(service, env)[0])
             if api:
                 process, url = _start(("api", "--port", "0"), env)

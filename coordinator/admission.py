@@ -13,6 +13,7 @@ from typing import Any
 
 from psycopg_pool import AsyncConnectionPool
 
+from coordinator.gpus import Gpus
 from coordinator.service_loop import repeat
 from history.batches import Batches, Claimed, Item, OpenBatch
 from lua.answers import Started
@@ -29,24 +30,26 @@ IRS = 100
 
 
 class Admission:
-    """Admits for one shard. `in_flight` is the bound on the live runs of one batch (scheduling: WIP)."""
+    """Admits for one shard. `per_gpu` bounds the live runs of one batch, for each live agent runner: enough that no GPU
+    waits for work, and no more, since a run in flight lies in Redis."""
 
     def __init__(
         self,
         store: RunStore,
         pool: AsyncConnectionPool[Any],
         *,
-        in_flight: int = 500,
+        per_gpu: int = 500,
         waiting_events: int = LIMITS.waiting_events,
         retention_ms: int = RETENTION_MS,
         interval_s: float = 0.25,
     ) -> None:
         self.store = store
         self.batches = Batches(pool)
-        self.in_flight = in_flight
+        self.per_gpu = per_gpu
         self.waiting_events = waiting_events
         self.retention_ms = retention_ms
         self.interval_s = interval_s
+        self._gpus = Gpus(store)
         self._irs: dict[str, IR] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -60,14 +63,16 @@ class Admission:
         if await self.store.redis.xlen(self.store.keys.events) > self.waiting_events:
             log.warning("the events stream is over its limit: postgres does not follow; nothing is admitted")
             return 0
+        pending = await self.batches.pending()
+        most = self.per_gpu * max(1, await self._gpus.count()) if pending else 0
         started = 0
-        for batch in await self.batches.pending():
-            started += await self._admit_batch(batch)
+        for batch in pending:
+            started += await self._admit_batch(batch, most)
         return started
 
-    async def _admit_batch(self, batch: OpenBatch) -> int:
+    async def _admit_batch(self, batch: OpenBatch, most: int) -> int:
         running = await self.store.redis.hget(self.store.keys.batch(batch.batch_id), "running")
-        room = min(self.in_flight - int(running or 0), SLICE)
+        room = min(most - int(running or 0), SLICE)
         if room <= 0:
             return 0
         async with self.batches.claim(batch.batch_id, room, known=self._irs) as items:

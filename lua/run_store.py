@@ -13,6 +13,7 @@ import orjson
 
 from lua.answers import Loaded, Started, StartedTask, read_loaded, read_started_task, read_token
 from lua.caller import texts
+from lua.gpu_leases import GpuLeases
 from lua.run_control import RunControl
 from schemas.ir import IR
 from schemas.keys import scope_of
@@ -129,7 +130,7 @@ class Opening:
     approval: Mapping[str, Any] | None = None
 
 
-class RunStore(RunControl):
+class RunStore(RunControl, GpuLeases):
     """Scripts of one shard on one Redis. Answers are the scripts' own, typed."""
 
     # -- runs --------------------------------------------------------------------------------------

@@ -103,6 +103,7 @@ async def _create(
     backend: Services, prepared: Prepared, reader: ItemReader, options: BatchOptions, by: str
 ) -> Response:
     items = reader.finish()
+    warnings = await backend.submissions.warnings(prepared)
     if prepared.version is None:
         await backend.history.workflows.add_ir(prepared.ir)
     batch = NewBatch(
@@ -124,7 +125,7 @@ async def _create(
         status = 409 if refused.reason == "running" else 429
         hint = "; `force` starts this one all the same" if refused.reason == "running" else ""
         raise Refusal(status, f"{refused}{hint}.", headers=headers, batch_id=refused.other) from None
-    answer = {"batch_id": taken.batch_id, "accepted": taken.accepted, "skipped": taken.skipped}
+    answer = {"batch_id": taken.batch_id, "accepted": taken.accepted, "skipped": taken.skipped, **warnings}
     return JsonResponse(answer, 202, {"Location": f"/batches/{taken.batch_id}"})
 
 

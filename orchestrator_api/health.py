@@ -11,9 +11,9 @@ from redis.exceptions import RedisError
 from starlette.responses import Response
 
 from orchestrator_api.bodies import JsonResponse
+from orchestrator_api.heartbeats import runners
 from orchestrator_api.openapi import answers
 from orchestrator_api.problems import unavailable
-from orchestrator_api.runners import runners
 from orchestrator_api.services import Backend, Services
 
 router = APIRouter(tags=["health"])

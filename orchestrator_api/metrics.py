@@ -12,9 +12,9 @@ from psycopg import OperationalError
 from starlette.responses import Response
 
 from history.run_counts import count_runs
+from orchestrator_api.heartbeats import runners
 from orchestrator_api.models import models
 from orchestrator_api.openapi import answers
-from orchestrator_api.runners import runners
 from orchestrator_api.services import Backend, Services
 
 router = APIRouter(tags=["health"])
@@ -77,20 +77,36 @@ async def _totals(backend: Services) -> list[Metric]:
 async def _models(backend: Services) -> list[Metric]:
     families: dict[str, Any] = {
         "queued": GaugeMetricFamily("pavane_model_queued", "tasks that wait for a model", labels=["model"]),
+        "interactive": GaugeMetricFamily("pavane_model_interactive", "those in its fast lane", labels=["model"]),
         "running": GaugeMetricFamily("pavane_model_running", "tasks that a model works on", labels=["model"]),
+        "oldest_s": GaugeMetricFamily(
+            "pavane_model_oldest_seconds", "age of the task that waits longest, 0 where none does", labels=["model"]
+        ),
         "loads": CounterMetricFamily("pavane_model_loads", "times that a model was loaded", labels=["model"]),
     }
+    breakers = GaugeMetricFamily("pavane_model_breaker_open", "runners that hold a model's stream", labels=["model"])
     for model in await models(backend.store, backend.rates):
         for name, family in families.items():
-            family.add_metric([model["model"]], model[name])
-    return list(families.values())
+            family.add_metric([model["model"]], model[name] or 0)
+        breakers.add_metric([model["model"]], len(model["breakers"]))
+    return [*families.values(), breakers]
 
 
 async def _runners(backend: Services) -> list[Metric]:
     states = GaugeMetricFamily("pavane_runner_up", "1 for a runner that is heard of", labels=["runner", "state"])
+    loads = CounterMetricFamily("pavane_runner_loads", "times that a GPU loaded a model", labels=["runner"])
+    shares = GaugeMetricFamily(
+        "pavane_runner_share", "of a runner's life: active, loading, idle", labels=["runner", "share"]
+    )
     for runner in await runners(backend.store):
-        states.add_metric([runner["runner_id"], runner["state"]], 0 if runner["state"] == "lost" else 1)
-    return [states]
+        name = runner["runner_id"]
+        states.add_metric([name, runner["state"]], 0 if runner["state"] == "lost" else 1)
+        if runner["loads"] is not None:
+            loads.add_metric([name], runner["loads"])
+        for share in ("active", "loading", "idle"):
+            if runner[f"{share}_share"] is not None:
+                shares.add_metric([name, share], runner[f"{share}_share"])
+    return [states, loads, shares]
 
 
 async def _runs(backend: Services) -> list[Metric]:

@@ -57,6 +57,7 @@ async def start_run(request: Request, backend: Backend, by: By) -> Response:
     if problems := prepared.input_problems(asked.input, "/input"):
         raise invalid(problems)
     await backend.submissions.refuse_when_full()
+    warnings = await backend.submissions.warnings(prepared)
     run_id = asked.run_id or new_run_id()
     try:
         start = make_start(
@@ -75,7 +76,7 @@ async def start_run(request: Request, backend: Backend, by: By) -> Response:
         raise invalid([_too_large("/input")]) from None
     match await backend.store.start_run(**start.arguments()):
         case Started.STARTED:
-            answer = {"run_id": run_id, "status": "RUNNING", "revision": 1}
+            answer = {"run_id": run_id, "status": "RUNNING", "revision": 1, **warnings}
             return JsonResponse(answer, 201, {"Location": f"/runs/{run_id}"})
         case Started.EXISTS:
             return await _existing(backend, run_id)

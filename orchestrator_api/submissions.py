@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -16,16 +16,17 @@ from psycopg import OperationalError
 
 from history.workflows import Workflows, WorkflowVersion
 from lua.run_store import RunStore
+from orchestrator_api.offers import Offers
 from orchestrator_api.options import ApiOptions
-from orchestrator_api.problems import not_found, unavailable
+from orchestrator_api.problems import SHOWN, not_found, unavailable
 from orchestrator_api.requests import WorkflowChoice
+from schemas.agents import agents_of
 from schemas.compiler.compiler import compile_workflow
 from schemas.compiler.json_schema import schema_validator
 from schemas.errors import InvalidDocument, Problem, pointer
 from schemas.ir import IR
 
 KEPT = 200  # compiled workflows
-SHOWN = 100  # faults of one input, or of one batch
 WORKFLOW_TTL_S = 7 * 86_400
 
 
@@ -37,6 +38,7 @@ class Prepared:
     version: int | None
     validator: Validator | None  # of the input
     warnings: tuple[Problem, ...] = ()
+    models: Mapping[str, str] = field(default_factory=dict)  # that its agents name -> the first place in the document
 
     def input_problems(self, value: Any, path: str) -> list[Problem]:
         """Where `value`, which stands at `path`, misses the workflow's input_schema; at most SHOWN places."""
@@ -52,6 +54,7 @@ class Submissions:
         self.store = store
         self.workflows = workflows
         self.options = options
+        self._offers = Offers(store)
         self._compiled: OrderedDict[str, Prepared] = OrderedDict()
         self._registered: OrderedDict[tuple[str, int], Prepared] = OrderedDict()
         self._compiling = asyncio.Lock()
@@ -65,6 +68,11 @@ class Submissions:
                 f"{self.options.events_limit}. New work is taken when the recorder has caught up.",
                 self.options.retry_after_s,
             )
+
+    async def warnings(self, prepared: Prepared) -> dict[str, Any]:
+        """The field `warnings` of an answer, if there are any: what is valid and probably not meant so."""
+        found = [*prepared.warnings, *await self._offers.missing(prepared.models)]
+        return {"warnings": [problem.as_dict() for problem in found]} if found else {}
 
     async def choose(self, choice: WorkflowChoice) -> Prepared:
         """The workflow that a request names or brings. Raises Refusal, or InvalidDocument with paths as in the body."""
@@ -140,7 +148,11 @@ class Submissions:
 
 def _prepared(ir: IR, version: int | None, warnings: Iterable[Problem] = ()) -> Prepared:
     schema = ir.workflow.get("input_schema")
-    return Prepared(ir, version, None if schema is None else schema_validator(schema), tuple(warnings))
+    validator = None if schema is None else schema_validator(schema)
+    models: dict[str, str] = {}
+    for agent in agents_of(ir.workflow):
+        models.setdefault(agent.config["model"], agent.path("model"))
+    return Prepared(ir, version, validator, tuple(warnings), models)
 
 
 def _keep(kept: OrderedDict[Any, Prepared], key: Any, value: Prepared) -> Prepared:

@@ -54,8 +54,9 @@ async def read_document(request: Request) -> Any:
 async def register_workflow(request: Request, backend: Backend) -> Response:
     """The same document again: 200 and its version. All faults of a document are named at once."""
     prepared = await backend.submissions.compiled(await read_document(request))
+    warnings = await backend.submissions.warnings(prepared)
     version, created = await backend.submissions.register(prepared)
-    body = {"workflow_id": version.workflow_id, "version": version.version}
+    body = {"workflow_id": version.workflow_id, "version": version.version, **warnings}
     return JsonResponse(body, 201 if created else 200, {"Location": f"/workflows/{version.workflow_id}"})
 
 

@@ -39,6 +39,16 @@ def listed_models(url: str) -> set[str] | None:
         return None
 
 
+def answers(engine: str, url: str) -> bool:
+    """Whether there is an engine of this kind at `url`; one that wants a key counts."""
+    if engine != "openai":
+        return listed_models(url) is not None
+    try:
+        return httpx.get(f"{url}/v1/models", timeout=ANSWER_S, trust_env=False).status_code in (200, 401, 403)
+    except (httpx.HTTPError, httpx.InvalidURL):
+        return False
+
+
 def models_of(document: Mapping[str, Any]) -> list[str]:
     """The models that a workflow names, each once."""
     named = (node.get("config", {}).get("model") for node in document["nodes"])

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from pavane.cli.output import console, print_shown, span, styled, table
 from pavane.client import Client, Unreachable
+from pavane.machines import Shown, machines
 
 REFRESH_S = 0.4
 LINE_S = 2.0
@@ -92,19 +93,12 @@ def _ended(batch: Mapping[str, Any]) -> int:
     return int(batch["done"]) + int(batch["failed"]) + int(batch.get("withdrawn") or 0)
 
 
-def _machines(client: Client) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
+def _machines(client: Client) -> tuple[Sequence[Shown], Sequence[Shown]]:
     return client.get("models")["models"], client.get("runners")["runners"]
 
 
-def _page(
-    batch: Mapping[str, Any], models: Sequence[Mapping[str, Any]], runners: Sequence[Mapping[str, Any]]
-) -> RenderableType:
-    parts: list[RenderableType] = [_head(batch), _steps(batch)]
-    if busy := [model for model in models if model["queued"] or model["running"] or model["loads"]]:
-        parts += [Text(), _models(busy)]
-    if engines := [runner for runner in runners if runner.get("engine")]:
-        parts += [Text(), _runners(engines)]
-    return Group(*parts)
+def _page(batch: Mapping[str, Any], models: Sequence[Shown], runners: Sequence[Shown]) -> RenderableType:
+    return Group(_head(batch), _steps(batch), machines(models, runners))
 
 
 def _head(batch: Mapping[str, Any]) -> Text:
@@ -146,37 +140,3 @@ def _steps(batch: Mapping[str, Any]) -> Table:
 
 def _bar(done: int, total: int) -> ProgressBar:
     return ProgressBar(total=total, completed=done, width=BAR_WIDTH)
-
-
-def _models(models: Sequence[Mapping[str, Any]]) -> Table:
-    shown = table("model", "queued>", "running>", "loads>", "tasks/min>", "at")
-    for model in models:
-        held = (
-            Text("held: the engine is away", style="yellow")
-            if model.get("breaker")
-            else ", ".join(model["holders"] or ())
-        )
-        shown.add_row(
-            model["model"], str(model["queued"]), str(model["running"]), str(model["loads"]),
-            _number(model["rate_per_min"]), held,
-        )  # fmt: skip
-    return shown
-
-
-def _runners(runners: Sequence[Mapping[str, Any]]) -> Table:
-    shown = table("GPU", "engine", "state", "model", "running>", "loads>", "active>", "loading>", "idle>")
-    for runner in runners:
-        shown.add_row(
-            runner["gpu"] or runner["runner_id"], runner["engine"], runner["state"] or "", runner["focus_model"] or "",
-            f"{runner['running']}/{runner['slots']}", str(runner["loads"]),
-            *(_share(runner[name]) for name in ("active_share", "loading_share", "idle_share")),
-        )  # fmt: skip
-    return shown
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}"
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.0%}"

@@ -68,6 +68,11 @@ class Settings(BaseModel):
     ollama_host: str = Field(
         "http://127.0.0.1:11434", alias="OLLAMA_HOST", description="Ollama's URL, as Ollama itself reads it."
     )
+    engine_key: SecretStr | None = Field(
+        None,
+        alias="PAVANE_ENGINE_KEY",
+        description="The key that engines want, if they want one: sent to them alone, as `Authorization: Bearer`.",
+    )
     data: Path = Field(
         default_factory=default_data_folder,
         alias="PAVANE_DATA",
@@ -115,6 +120,12 @@ class Settings(BaseModel):
         alias="PAVANE_RETENTION_S",
         ge=0,
         description="Seconds that the Redis keys of an ended run stay.",
+    )
+    admit_per_gpu: int = Field(
+        500,
+        alias="PAVANE_ADMIT_PER_GPU",
+        ge=1,
+        description="Items of one batch that are in flight at most, for each live agent runner; the rest wait.",
     )
     host: str = Field("127.0.0.1", alias="PAVANE_HOST", description="Address that the API listens on.")
     port: int = Field(8080, alias="PAVANE_PORT", ge=0, le=65_535, description="Port of the API; 0: any free one.")
@@ -172,6 +183,13 @@ class Settings(BaseModel):
     @classmethod
     def _parse_connections(cls, value: Any) -> Any:
         return read_connections(value) if isinstance(value, str) else value
+
+    @field_validator("engine_key")
+    @classmethod
+    def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
+            raise ValueError("a key is printable ASCII without spaces")
+        return value
 
     @field_validator("http_hosts")
     @classmethod

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from agent_runner.engines.simulated.gpu import CARDS
 from pavane.data_folder import DataFolder, Instance
 from pavane.process_group import ProcessGroup, Service, StartFailed
 from pavane.servers import Servers
@@ -35,12 +36,11 @@ SAME_SIGNAL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What is started beside the servers. `urls`: engines that run already; empty with the simulated one."""
+    """What is started beside the servers. `urls`: engines that run already; `cards`: of those that are simulated."""
 
     engine: str = "ollama"
-    runners: int = 1
     urls: Sequence[str] = ()
-    gpu: str = "8GB"
+    cards: Sequence[str] = ()
     speed: float = 50.0
     slots: int = 8
     handlers: Sequence[str] = ()
@@ -125,11 +125,16 @@ class Up:
     async def _start_engines(self) -> list[str]:
         """URLs of the engines, one a runner."""
         layout = self.layout
-        if layout.engine != "simulated":
+        if not layout.cards:
             return list(layout.urls)
-        command = ["engine", "--gpu", layout.gpu, "--speed", str(layout.speed), "--slots", str(layout.slots)]
-        names = [f"gpu-{number}" for number in range(1, layout.runners + 1)]
-        said = await self._group.start([Service(name, command, ENGINES, drain_s=3) for name in names])
+        command = ["engine", "--speed", str(layout.speed), "--slots", str(layout.slots)]
+        names = [f"gpu-{number}" for number in range(1, len(layout.cards) + 1)]
+        said = await self._group.start(
+            [
+                Service(name, [*command, "--gpu", card], ENGINES, drain_s=3)
+                for name, card in zip(names, layout.cards, strict=True)
+            ]
+        )
         for name, url in said.items():  # where its runner looks for it, also after a restart
             self._group.amend(name, "--port", url.rpartition(":")[2])
         return [said[name] for name in names]
@@ -145,7 +150,7 @@ class Up:
             service(
                 f"runner-{number}",
                 [*runner, "--engine", self.layout.engine, "--url", url, "--id", self._runner_id(f"runner-{number}"),
-                 "--gpu", f"gpu-{number}"],
+                 "--gpu", f"gpu-{number}", *self._card(number)],
                 RUNNERS,
                 drain_s=DRAIN_S + 5,
             )
@@ -159,6 +164,13 @@ class Up:
             service("coordinator", ["coordinator"], COORDINATORS),
             service("recorder", ["recorder"], RECORDERS),
         ]
+
+    def _card(self, number: int) -> list[str]:
+        """What a runner is told of its GPU; of a real one it finds out itself."""
+        if not self.layout.cards:
+            return []
+        card = CARDS[self.layout.cards[number - 1]]
+        return ["--kind", card.name, "--memory", f"{card.usable_gb:g}GB"]
 
     def _runner_id(self, name: str) -> str:
         """Short on a Redis of our own; on a shared one, unique among all that use it."""

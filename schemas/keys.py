@@ -12,14 +12,30 @@ RUNNERS_GROUP = "runners"
 """Consumer group of every task stream."""
 
 
+_AGENT = "wf.tasks.agent."
+
+
 def agent_stream(pool: str) -> str:
     """Stream of a model (a batch key: `<model>` or `<model>#<8 hex>`), without the shard's prefix."""
-    return f"wf.tasks.agent.{pool}"
+    return f"{_AGENT}{pool}"
 
 
 def task_stream(node_type: str) -> str:
     """Stream of the task types that need no engine: function, http, sql."""
     return f"wf.tasks.{node_type}"
+
+
+FAST_LANE = ":interactive"
+"""Ends the name of a stream's fast lane."""
+
+
+def is_fast_lane(stream: str) -> bool:
+    return stream.endswith(FAST_LANE)
+
+
+def pool_of(stream: str) -> str:
+    """The pool that a task on this stream is for; "" for the task types that need no engine."""
+    return stream.removeprefix(_AGENT).removesuffix(FAST_LANE) if stream.startswith(_AGENT) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +187,30 @@ class Keys:
     def model(self, pool: str) -> str:
         """hash: queued, running, served_at, loads, breaker of one model"""
         return f"{self.prefix}model:{pool}"
+
+    @property
+    def backlog(self) -> str:
+        """hash: lane of a model (`<pool>`, `<pool>:interactive`) -> tasks that are queued, if there are any"""
+        return f"{self.prefix}backlog"
+
+    @property
+    def backlog_since(self) -> str:
+        """hash: lane of a model -> since when there is always one queued, ms"""
+        return f"{self.prefix}backlog_since"
+
+    @property
+    def served(self) -> str:
+        """hash: pool -> when tasks of it were last taken, ms"""
+        return f"{self.prefix}served"
+
+    @property
+    def leases(self) -> str:
+        """hash: engine -> JSON of who drives it and what it holds; `version`, raised when who holds what changes"""
+        return f"{self.prefix}leases"
+
+    def measured(self, kind: str) -> str:
+        """hash: `<pool>|<what was measured>` -> its moving average on this kind of GPU"""
+        return f"{self.prefix}measured:{kind}"
 
     def workflow(self, workflow_id: str) -> str:
         """hash with TTL: version -> IR of a registered workflow that was used lately"""

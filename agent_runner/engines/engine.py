@@ -13,6 +13,10 @@ FailureClass = Literal["timeout", "connection", "rate_limit", "engine_busy", "no
 RETRYABLE: frozenset[FailureClass] = frozenset({"timeout", "connection", "rate_limit", "engine_busy"})
 
 
+OVERHEAD = 500_000_000
+"""Bytes that a loaded model takes beside weights and KV cache: buffers, the driver's context."""
+
+
 class EngineError(Exception):
     """One request failed. `klass` is the failure's class, `retryable` whether trying again can help."""
 
@@ -44,10 +48,14 @@ class ToolOffer:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A model's wish to have a tool called; neither the name nor the arguments are checked."""
+    """A model's wish to have a tool called; neither the name nor the arguments are checked.
+
+    `fault` says why the arguments could not be read at all; then there are none.
+    """
 
     name: str
     arguments: Mapping[str, Any]
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +122,21 @@ class Resident:
     context_length: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a model takes in memory, in bytes. `slots`: how many requests the engine takes at once, where it says so.
+
+    An estimate from the model's own figures, before it is loaded; rather too large than too small.
+    """
+
+    weights: int
+    kv_per_slot: int | None  # None: the engine does not say, and so the whole is not known
+    slots: int | None = None
+
+    def memory(self, slots: int) -> int | None:
+        return None if self.kv_per_slot is None else self.weights + OVERHEAD + slots * self.kv_per_slot
+
+
 def short_name(model: str) -> str:
     """`phi3:latest` and `phi3` are one model to Ollama; the short form is the one that we compare."""
     return model.removesuffix(":latest")
@@ -131,12 +154,19 @@ class Engine(Protocol):
         """Load the model and keep it until `unload`. Returns when it can answer."""
 
     async def unload(self, model: str) -> None:
-        """Let the model go as soon as it is idle. Returns at once; unloading what is not loaded is fine."""
+        """Let the model go. Drain it before: not every engine waits for what runs on it.
+
+        Returns soon; with engines that do not wait for memory themselves, when it is free. Unloading what is not
+        loaded is fine.
+        """
 
     async def residents(self) -> list[Resident]: ...
 
     async def models(self) -> list[str]:
         """Short names of the models that the engine could load."""
+
+    async def footprint(self, model: str, options: Mapping[str, Any]) -> Footprint | None:
+        """What the model would take, loaded with these options; None where the engine does not say."""
 
     async def healthy(self) -> bool:
         """Whether the engine answers at all; never raises."""

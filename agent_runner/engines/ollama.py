@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+import re
 import time
 from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
@@ -15,9 +15,8 @@ import pydantic
 from agent_runner.engines.engine import (
     ChatReply,
     ChatRequest,
-    EngineAway,
     EngineError,
-    FailureClass,
+    Footprint,
     LoadReply,
     Resident,
     ToolCall,
@@ -25,19 +24,11 @@ from agent_runner.engines.engine import (
     Turn,
     short_name,
 )
+from agent_runner.engines.exchange import Exchange, Foreign, Refused
+from agent_runner.engines.kv_cache import kv_bytes, trained_context
 
 T = TypeVar("T")
 
-_CLASSES: dict[int, FailureClass] = {
-    400: "invalid_input",
-    408: "timeout",
-    413: "too_large",
-    422: "invalid_input",
-    429: "rate_limit",
-    503: "engine_busy",
-}
-# A login that is refused and a gateway with nothing behind it are the operator's to mend, no item's fault.
-_AWAY = frozenset({401, 403, 407, 502, 504})
 # What the client raises on a body that is no JSON, or JSON of another kind.
 _NOT_OLLAMA = (
     json.JSONDecodeError,
@@ -48,7 +39,8 @@ _NOT_OLLAMA = (
     LookupError,
     RecursionError,
 )
-_LONGEST_TEXT = 500
+DEFAULT_CONTEXT = 4096
+"""Ollama's `num_ctx` where nobody says another (OLLAMA_CONTEXT_LENGTH)."""
 
 
 class OllamaEngine:
@@ -56,6 +48,7 @@ class OllamaEngine:
 
     `name` is what it is called where people look ("simulated" for that one);
     `load_timeout_s` bounds a load (a drain before it included), `control_timeout_s` the short questions.
+    `key` goes to it as a bearer token, for an Ollama behind a proxy that wants one.
     A chat carries no keep_alive: it would overrule the one that `load` or `unload` has set.
     """
 
@@ -67,17 +60,19 @@ class OllamaEngine:
         load_timeout_s: float = 600.0,
         control_timeout_s: float = 10.0,
         connect_timeout_s: float = 5.0,
-        headers: Mapping[str, str] | None = None,
+        key: str = "",
     ) -> None:
         self.name = name
         self.url = url
         self._load_timeout_s = load_timeout_s
         self._control_timeout_s = control_timeout_s
+        self._exchange = Exchange(url, "Ollama", self.healthy, secret=key)
         # Reads wait for the model, so each call bounds itself (`_ask`). The pool is unbounded because the
         # runner's slots are the bound; proxies are for the outside world.
         self._client = ollama.AsyncClient(
             host=url,
-            headers=dict(headers or {}),
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            follow_redirects=False,  # the key is for this host
             timeout=httpx.Timeout(None, connect=connect_timeout_s),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
             trust_env=False,
@@ -126,6 +121,18 @@ class OllamaEngine:
         listed = await self._ask(self._client.list(), self._control_timeout_s)
         return sorted(short_name(one.model) for one in listed.models if one.model)
 
+    async def footprint(self, model: str, options: Mapping[str, Any]) -> Footprint | None:
+        """By the model's file, which is what is loaded, and the KV cache of one slot in f16, Ollama's default."""
+        shown = await self._show(model)
+        listed = await self._ask(self._client.list(), self._control_timeout_s)
+        weights = next((one.size for one in listed.models if short_name(one.model or "") == short_name(model)), None)
+        info = shown.modelinfo or {}
+        context = _context(options, shown.parameters or "", trained_context(info))
+        per_token = kv_bytes(info)
+        if per_token is None:  # lists of more than five values come out empty unless all is asked for, vocabulary too
+            per_token = kv_bytes((await self._show(model, verbose=True)).modelinfo or {})
+        return None if weights is None or per_token is None else Footprint(int(weights), context * per_token)
+
     async def healthy(self) -> bool:
         try:
             await self._ask(self._client.ps(), self._control_timeout_s, probe=True)
@@ -136,52 +143,26 @@ class OllamaEngine:
     async def close(self) -> None:
         await self._client.close()  # type: ignore[no-untyped-call]
 
+    async def _show(self, model: str, *, verbose: bool = False) -> ollama.ShowResponse:
+        body = {"model": model, "verbose": verbose}
+        asked = self._client._request(ollama.ShowResponse, "POST", "/api/show", json=body)
+        return await self._ask(asked, self._control_timeout_s, model)
+
     async def _confirm(self, asked: Awaitable[ollama.GenerateResponse], timeout_s: float, model: str) -> None:
         if not (await self._ask(asked, timeout_s, model)).done:
             raise EngineError("connection", f"{self.url} confirmed no load or unload of {model!r}")
 
     async def _ask(self, asked: Awaitable[T], timeout_s: float, model: str | None = None, *, probe: bool = False) -> T:
-        """The one place where a call meets the engine: bounded in time, and every failure an EngineError."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await asked
-        except ollama.ResponseError as error:
-            failure = self._refusal(error, model)
-        except (ConnectionError, httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
-            raise EngineAway(f"no engine at {self.url}: {_text(error)}") from error
-        except (TimeoutError, httpx.TimeoutException) as error:
-            failure = EngineError("timeout", f"{self.url} gave no answer within {timeout_s:g} s")
-            failure.__cause__ = error
-        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-            raise EngineAway(f"{self.url!r} is no engine's URL: {_text(error)}") from error
-        except httpx.HTTPError as error:
-            failure = EngineError("connection", f"{self.url} broke the exchange off: {_text(error)}")
-            failure.__cause__ = error
-        except _NOT_OLLAMA as error:
-            failure = EngineError("connection", f"{self.url} does not answer as Ollama does: {_text(error)}")
-            failure.__cause__ = error
-        except ValueError as error:  # no JSON can be made of the request: a lone surrogate, a NaN
-            raise EngineError("invalid_input", f"the request cannot be sent: {_text(error)}") from error
-        except RuntimeError as error:
-            raise EngineAway(f"the connection to {self.url} was closed: {_text(error)}") from error
-        # A broken exchange looks the same whether this request or the whole engine died, and only the first
-        # may cost the item an attempt: so ask the engine.
-        if failure.klass == "connection" and not probe and not await self.healthy():
-            raise EngineAway(failure.message) from failure
-        raise failure
+        return await self._exchange.ask(_answer(asked), timeout_s, model, probe=probe)
 
-    def _refusal(self, error: ollama.ResponseError, model: str | None) -> EngineError:
-        """The EngineError that an HTTP status means; -1 is an error inside a reply that had already begun."""
-        status, said = error.status_code, str(error.error)[:_LONGEST_TEXT]
-        if status in _AWAY:
-            return EngineAway(f"{self.url} answered {status}: {said}")
-        if status == 404 and model is not None:
-            return EngineError("not_found", f"model {model!r} is not on the engine at {self.url}: {said}")
-        if status in _CLASSES:
-            return EngineError(_CLASSES[status], f"{self.url} answered {status}: {said}")
-        if 400 <= status < 500 and status != 404 and status != 499:
-            return EngineError("invalid_input", f"{self.url} answered {status}: {said}")
-        return EngineError("connection", f"{self.url} failed ({status}): {said}")
+
+async def _answer(asked: Awaitable[T]) -> T:
+    try:
+        return await asked
+    except ollama.ResponseError as error:
+        raise Refused(error.status_code, str(error.error)) from None
+    except _NOT_OLLAMA as error:
+        raise Foreign(str(error) or type(error).__name__) from error
 
 
 def _body(request: ChatRequest) -> dict[str, Any]:
@@ -210,13 +191,17 @@ def _message(turn: Turn) -> dict[str, Any]:
     return message | {name: text for name, text in optional.items() if text}
 
 
+def _context(options: Mapping[str, Any], parameters: str, trained: int | None) -> int:
+    """The tokens of one slot's cache: asked for, else by the model's own `parameters`, else Ollama's default."""
+    own = re.search(r"^num_ctx\s+(\d{1,9})$", parameters, re.MULTILINE)
+    asked = options.get("num_ctx")
+    context = asked if isinstance(asked, int) else int(own[1]) if own else DEFAULT_CONTEXT
+    return max(min(context, trained or context), 1)
+
+
 def _ms(nanoseconds: int | None) -> int | None:
     return None if nanoseconds is None else round(nanoseconds / 1e6)
 
 
 def _since(began: float) -> int:
     return round((time.monotonic() - began) * 1000)
-
-
-def _text(error: BaseException) -> str:
-    return (str(error) or type(error).__name__)[:_LONGEST_TEXT]

@@ -10,7 +10,7 @@ from jsonschema.protocols import Validator
 
 from agent_runner.engines.engine import ChatReply, ChatRequest, EngineError
 from agent_runner.failure import TaskFailed
-from agent_runner.guarded_engine import GuardedEngine
+from agent_runner.gpu import Gpu
 from agent_runner.tools.loop import Spent, ToolLoop
 from agent_runner.tools.toolbox import Toolbox
 from agent_runner.work import Result, Work
@@ -27,8 +27,8 @@ class AgentNodes:
     The output is the parsed object if the node has a `response_format`, else {"text": ...}.
     """
 
-    def __init__(self, guarded: GuardedEngine, store: RunStore, toolbox: Toolbox) -> None:
-        self._guarded = guarded
+    def __init__(self, gpu: Gpu, store: RunStore, toolbox: Toolbox) -> None:
+        self._gpu = gpu
         self._store = store
         self._toolbox = toolbox
 
@@ -45,11 +45,11 @@ class AgentNodes:
 
     async def close(self) -> None:
         await self._toolbox.close()
-        await self._guarded.close()
+        await self._gpu.close()
 
     async def _ask(self, work: Work, request: ChatRequest) -> ChatReply:
         try:
-            return await self._guarded.chat(work.node.analysis.pool or request.model, request)
+            return await self._gpu.chat(work.node.analysis.pool or request.model, request)
         except EngineError as error:
             raise TaskFailed(
                 error.klass, error.message, retryable=error.retryable, metadata={"llm_model": request.model}

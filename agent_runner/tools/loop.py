@@ -94,7 +94,9 @@ class ToolLoop:
 
     async def _round(self, reply: ChatReply) -> list[Turn]:
         """The model's message, and the results of its calls, which are made one after the other."""
-        calls = [ToolCall(bounded_text(call.name, 128), plain(call.arguments)) for call in reply.calls]
+        calls = [
+            replace(call, name=bounded_text(call.name, 128), arguments=plain(call.arguments)) for call in reply.calls
+        ]
         turns = [Turn("assistant", _clean(reply.text), calls, _clean(reply.thinking))]
         usage = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
         for place, call in enumerate(calls):
@@ -125,8 +127,8 @@ class ToolLoop:
         """The result as JSON text. Raises ToolFailed."""
         if tool is None:
             raise ToolFailed(f"there is no tool {call.name!r}; there are {', '.join(self._tools)}")
-        refusal = tool.refusal(call.arguments)
-        if refusal is not None:
+        refusal = call.fault or tool.refusal(call.arguments)
+        if refusal:
             raise ToolFailed(refusal)
         try:
             return CallReport.encode(await tool.execute(Call(self._work, self.spent.calls, call.arguments)))

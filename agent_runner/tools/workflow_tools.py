@@ -24,8 +24,8 @@ log = logging.getLogger("pavane.runner")
 
 Workflows = Callable[[str, int | None], Awaitable[tuple[IR, int] | None]]
 """(workflow id, version or None for the latest) -> its IR and version; None if there is none."""
-Aside = Callable[[], AbstractContextManager[None]]
-"""Frees an execution's slot while it waits for others, which may need it."""
+Aside = Callable[[Work], AbstractContextManager[None]]
+"""Frees the slot of an execution while it waits for others, which may need it."""
 
 CANCEL_S = 5.0
 _SHOWN = 300
@@ -92,7 +92,7 @@ class WorkflowTools:
         child = await self._start(call, ir, version)
         parent = call.work.task.run_id
         try:
-            with self._aside():
+            with self._aside(call.work):
                 status, parent_is_live = await self._ends.wait(child, parent)
         except asyncio.CancelledError:
             await asyncio.shield(self._cancel(child, parent))

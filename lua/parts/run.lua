@@ -26,10 +26,18 @@ local function count(run, node, state, by)
   end
 end
 
--- A model's count: what is queued or running.
+-- A model's count: what is queued or running. Runners choose by the backlog of its lanes: how many tasks are queued, and
+-- since when there is always one.
 local function count_model(stream, state, by)
-  local pool = string.match(stream, '^wf%.tasks%.agent%.(.+)$')
-  if pool then
-    redis.call('HINCRBY', of_shard('model:' .. string.gsub(pool, ':interactive$', '')), state, by)
+  local lane = string.match(stream, '^wf%.tasks%.agent%.(.+)$')
+  if not lane then return end
+  redis.call('HINCRBY', of_shard('model:' .. string.gsub(lane, ':interactive$', '')), state, by)
+  if state ~= 'queued' then return end
+  local left = redis.call('HINCRBY', of_shard('backlog'), lane, by)
+  if left <= 0 then
+    redis.call('HDEL', of_shard('backlog'), lane)
+    redis.call('HDEL', of_shard('backlog_since'), lane)
+  elseif left == by then
+    redis.call('HSET', of_shard('backlog_since'), lane, now)
   end
 end

@@ -31,17 +31,21 @@ function table(columns, rows) {
   return element("table", {}, element("thead", {}, head), element("tbody", {}, ...lines));
 }
 
-function bar(counts, total) {
+function stacked(parts, whole, words) {
   const picture = element("svg", {viewBox: "0 0 1000 10", preserveAspectRatio: "none", role: "img"});
   let at = 0;
-  for (const state of ["done", "failed", "running", "queued"]) {
-    const width = total ? Math.min(1000 - at, (1000 * (counts[state] || 0)) / total) : 0;
-    picture.append(element("rect", {class: state, x: at, y: 0, width, height: 10}));
+  for (const [kind, amount] of parts) {
+    const width = whole ? Math.min(1000 - at, (1000 * (amount || 0)) / whole) : 0;
+    picture.append(element("rect", {class: kind, x: at, y: 0, width, height: 10}));
     at += width;
   }
-  const words = `${counts.done || 0} done, ${counts.failed || 0} failed, ${counts.running || 0} running`;
   picture.setAttribute("aria-label", words);
   return element("div", {class: "bar", title: words}, picture);
+}
+
+function bar(counts, total) {
+  const parts = ["done", "failed", "running", "queued"].map((state) => [state, counts[state]]);
+  return stacked(parts, total, `${counts.done || 0} done, ${counts.failed || 0} failed, ${counts.running || 0} running`);
 }
 
 function duration(seconds) {
@@ -75,22 +79,49 @@ async function showBatches() {
   });
 }
 
+function breaker(model) {
+  if (!model.breakers.length) return "closed";
+  const words = model.breakers.map((one) => `${one.runner}: ${one.reason || "open"}`).join(", ");
+  return element("span", {class: "bad"}, words);
+}
+
 async function showModels() {
   const {models} = await ask("/models");
   const rows = models.map((model) => [
-    model.model, model.queued, model.running, duration(model.oldest_s), model.holders.join(", ") || "–",
-    model.breaker ? model.breaker.reason || "open" : "closed", model.loads,
+    model.model, model.queued, model.interactive, duration(model.oldest_s), model.running, model.rate_per_min ?? "–",
+    model.loads, model.holders.join(", ") || "–", breaker(model),
   ]);
-  return [table(["model", "queued", "running", "oldest", "held by", "breaker", "loads"], rows)];
+  const columns = ["model", "queued", "fast", "oldest", "running", "a minute", "loads", "held by", "breaker"];
+  return [table(columns, rows)];
+}
+
+function serves(runner) {
+  if (!runner.engine) return runner.types.join(" ");
+  const models = runner.models.map((model) => {
+    const words = `${model.state === "ready" ? "" : model.state + " "}${model.model} ${model.running}/${model.slots}`;
+    return element(model.model === runner.focus_model ? "strong" : "span", {}, words);
+  });
+  if (runner.target && !runner.residents.includes(runner.target)) models.push(`next ${runner.target}`);
+  const listed = models.flatMap((model, i) => (i ? [", ", model] : [model]));
+  const why = runner.held || (runner.state === "waiting" ? runner.reason : null);
+  return element("span", {}, ...listed, ...(why ? [element("span", {class: "bad"}, ` ${why}`)] : []));
+}
+
+function shares(runner) {
+  if (runner.active_share === null) return "–";
+  const parts = ["active", "loading"].map((kind) => [kind, runner[`${kind}_share`]]);
+  return stacked(parts, 1, ["active", "loading", "idle"].map((kind) => `${percent(runner[`${kind}_share`])} ${kind}`).join(", "));
 }
 
 async function showRunners() {
   const {runners} = await ask("/runners");
   const rows = runners.map((runner) => [
-    runner.runner_id, runner.state, runner.focus_model || runner.types.join(" "), `${runner.running ?? 0} / ${runner.slots ?? 0}`,
-    runner.loads, percent(runner.active_share), percent(runner.loading_share), duration(runner.heartbeat_age_s),
+    runner.runner_id, [runner.kind, runner.engine].filter(Boolean).join(" ") || "–", runner.state, serves(runner),
+    `${runner.running ?? 0} / ${runner.slots ?? 0}`, runner.loads ?? "–", shares(runner), percent(runner.active_share),
+    percent(runner.loading_share), duration(runner.heartbeat_age_s),
   ]);
-  return [table(["runner", "state", "serves", "slots", "loads", "active", "loading", "heartbeat"], rows)];
+  const columns = ["runner", "GPU", "state", "serves", "tasks", "loads", "its time", "active", "loading", "heartbeat"];
+  return [table(columns, rows)];
 }
 
 async function showRuns() {

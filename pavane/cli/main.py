@@ -19,6 +19,7 @@ from pavane.cli import (
     expressions,
     letters,
     patches,
+    plan,
     rehearsal,
     revisions,
     runs,
@@ -113,6 +114,7 @@ for group in (
     workflows,
     expressions,
     rehearsal,
+    plan,
     stores,
     service,
 ):

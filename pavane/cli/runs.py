@@ -103,7 +103,10 @@ def choose(workflow: str) -> dict[str, Any]:
 
 
 def _said(answer: Mapping[str, Any], name: str, *, as_json: bool, watched: bool) -> None:
-    """What was started: on stdout its id alone, so that scripts can take it; beside its events, on stderr."""
+    """What was started: on stdout its id alone, so that scripts can take it; beside its events, on stderr. On stderr
+    too what is probably not meant."""
+    for warning in () if as_json else answer.get("warnings", ()):
+        typer.echo(f"{warning['path']}  warning, {warning['code']}: {warning['message']}", err=True)
     if watched:
         typer.echo(answer[name], err=True)
     elif as_json:

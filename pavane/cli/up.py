@@ -9,27 +9,32 @@ from typing import Annotated
 import typer
 
 from pavane.cli.options import Data, Json, example, settings_of
-from pavane.cli.service import engine_url
+from pavane.cli.service import Speed, engine_location
 from pavane.data_folder import Instance
+from pavane.gpus import simulated_cards
 from pavane.settings import Settings, without_password
+
+_NAMES = {"ollama": "Ollama", "openai": "OpenAI-compatible server"}
 
 
 def register(app: typer.Typer) -> None:
     app.command(
         epilog=example(
-            "pavane up --engine simulated --runners 2", "pavane up --handlers my_package.handlers --port 0 --json"
+            "pavane up --engine simulated --gpus 8GB,24GB", "pavane up --handlers my_package.handlers --port 0 --json"
         )
     )(up)
 
 
 def up(
     runners: Annotated[
-        int | None, typer.Option(min=1, max=64, help="Agent runners, one a GPU. Default: one for each --url.")
+        int | None, typer.Option(min=1, max=64, help="Agent runners, one a GPU. Default: one for each --url or GPU.")
     ] = None,
-    engine: Annotated[str, typer.Option(metavar="ollama|simulated", help="What the agent runners drive.")] = "ollama",
+    engine: Annotated[str, typer.Option(metavar="ollama|openai|simulated", help="What runners drive.")] = "ollama",
     url: Annotated[
         list[str] | None,
-        typer.Option(metavar="URL", help="An engine's URL, one a GPU; may be repeated. Default: OLLAMA_HOST."),
+        typer.Option(
+            metavar="URL", help="An engine's URL, one a GPU; may be repeated. Default: OLLAMA_HOST; openai has none."
+        ),
     ] = None,
     handlers: Annotated[
         list[str] | None, typer.Option(metavar="MODULE", help="Module whose functions are handlers; may be repeated.")
@@ -45,12 +50,13 @@ def up(
         int, typer.Option(min=0, max=65_535, help="Of the embedded Postgres; 0 takes any free one.")
     ] = 0,
     slots: Annotated[int, typer.Option(min=1, max=1024, help="Tasks that a runner executes at once.")] = 8,
-    gpu: Annotated[str, typer.Option(metavar="8GB|24GB", help="The card that is simulated.")] = "8GB",
-    speed: Annotated[float, typer.Option(min=0.01, help="Simulated seconds per second.")] = 50.0,
+    gpus: Annotated[
+        str | None, typer.Option(metavar="LIST", help="The GPUs that are simulated: `8GB,24GB`, `2x8GB`. Default: 8GB.")
+    ] = None,
+    speed: Speed = 50.0,
     as_json: Json = False,
 ) -> None:
     """Start everything on this machine: Redis, Postgres, API, coordinator, recorder, runners. Ctrl-C drains it."""
-    from agent_runner.engines.simulated.gpu import CARDS
     from pavane import logs
     from pavane.services.process import apply_limits
     from pavane.services.runner import ENGINES
@@ -58,16 +64,14 @@ def up(
 
     if engine not in ENGINES:
         raise typer.BadParameter(f"{engine!r} is none of {', '.join(ENGINES)}", param_hint="--engine")
-    if gpu not in CARDS:
-        raise typer.BadParameter(f"{gpu!r} is none of {', '.join(CARDS)}", param_hint="--gpu")
     settings = settings_of(port=port, data=data, handlers=tuple(handlers) if handlers else None)
     layout = Layout(
-        engine=engine, runners=runners or 1, urls=_engines(settings, engine, url, runners), gpu=gpu, speed=speed,
+        engine=engine, cards=_cards(engine, gpus, runners), urls=_engines(settings, engine, url, runners), speed=speed,
         slots=slots, handlers=settings.handlers, redis_port=redis_port, postgres_port=postgres_port,
     )  # fmt: skip
     logs.configure(settings.log_level, settings.log_format, service="up")
     apply_limits(settings)
-    _warn_of_absent(layout.urls)
+    _warn_of_absent(engine, layout.urls)
 
     def ready(instance: Instance) -> None:
         typer.echo(ready_line(instance) if as_json else _greeting(settings, layout.engine, instance))
@@ -88,7 +92,8 @@ def _engines(settings: Settings, engine: str, urls: list[str] | None, runners: i
         if urls:
             raise typer.BadParameter("the simulated engines are started here", param_hint="--url")
         return []
-    found = [engine_url(host) for host in urls or [settings.ollama_host]]
+    given: list[str | None] = [*urls] if urls else [None]
+    found = [engine_location(engine, url, settings) for url in given]
     if runners is not None and runners != len(found):
         raise typer.BadParameter(
             f"there are {len(found)} engine URLs; give --url once for each GPU", param_hint="--runners"
@@ -96,20 +101,39 @@ def _engines(settings: Settings, engine: str, urls: list[str] | None, runners: i
     return found
 
 
-def _warn_of_absent(urls: Sequence[str]) -> None:
-    from pavane.engine_choice import listed_models
+def _cards(engine: str, gpus: str | None, runners: int | None) -> list[str]:
+    """The cards that are simulated, one a runner."""
+    if engine != "simulated":
+        if gpus is not None:
+            raise typer.BadParameter("real GPUs are behind their engines: give --url for each", param_hint="--gpus")
+        return []
+    try:
+        cards = simulated_cards(gpus or "8GB")
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--gpus") from None
+    if runners is None or runners == len(cards):
+        return cards
+    if len(cards) > 1:
+        raise typer.BadParameter(f"--gpus names {len(cards)}, and a runner drives one", param_hint="--runners")
+    return cards * runners
+
+
+def _warn_of_absent(engine: str, urls: Sequence[str]) -> None:
+    from pavane.engine_choice import answers
 
     for url in urls:
-        if listed_models(url) is None:
+        if not answers(engine, url):
             logging.getLogger("pavane.up").warning(
-                "no Ollama answers at %s: agent tasks wait until one does (--engine simulated needs none)", url
+                "no %s answers at %s: agent tasks wait until one does (--engine simulated needs none)",
+                _NAMES[engine],
+                url,
             )
 
 
 def _greeting(settings: Settings, engine: str, instance: Instance) -> str:
     count = len(instance.engines)
     gpus = f"{count} simulated GPU{'s' if count > 1 else ''}"
-    engines = gpus if engine == "simulated" else f"Ollama at {', '.join(instance.engines)}"
+    engines = gpus if engine == "simulated" else f"{_NAMES[engine]} at {', '.join(instance.engines)}"
     return f"""Pavane is up, with {engines}
   API       {instance.api}
   Redis     {without_password(instance.redis)}   (pavane redis)

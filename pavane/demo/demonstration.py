@@ -67,8 +67,7 @@ class Demonstration:
 
     def _options(self) -> list[str]:
         if self._choice.simulated:
-            gpus = ["--runners", str(GPUS), "--gpu", CARD, "--speed", str(SPEED)]
-            return ["--engine", "simulated", *gpus]
+            return ["--engine", "simulated", "--gpus", f"{GPUS}x{CARD}", "--speed", str(SPEED)]
         return ["--engine", "ollama", "--url", self._ollama]
 
     def _work(self, instance: Instance, folder: Path, items: list[dict[str, str]], *, quiet: bool) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from pavane.settings import Settings
 async def serve(settings: Settings, stop: asyncio.Event, readiness: Readiness) -> None:
     async with run_store(settings) as store, database_pool(settings, most=4) as pool:
         admission = Admission(
-            store, pool, retention_ms=settings.retention_s * 1_000, waiting_events=settings.limits.waiting_events
-        )
+            store, pool, per_gpu=settings.admit_per_gpu, retention_ms=settings.retention_s * 1_000,
+            waiting_events=settings.limits.waiting_events,
+        )  # fmt: skip
         readiness.say()
         await until_first_ends(
             stop,

@@ -13,7 +13,9 @@ from typing import Any
 
 from psycopg_pool import AsyncConnectionPool
 
+from agent_runner.engines.engine import Engine
 from agent_runner.engines.ollama import OllamaEngine
+from agent_runner.engines.openai import OpenAIEngine
 from agent_runner.handlers import Handlers
 from agent_runner.nodes.function import FunctionNodes
 from agent_runner.nodes.http import HttpNodes
@@ -33,8 +35,8 @@ from pavane.services.connections import POSTGRES_TIMEOUT_S, database_url, run_st
 from pavane.services.process import Readiness, until_first_ends
 from pavane.settings import Settings
 
-ENGINES = ("ollama", "simulated")
-"""Both speak Ollama's protocol, so that one adapter drives both."""
+ENGINES = ("ollama", "openai", "simulated")
+"""The simulated one speaks Ollama's protocol, so that one adapter drives both."""
 TYPES = ("function", "http", "sql")
 """Task types that need no engine."""
 SQL_SLOTS = 1_000
@@ -53,8 +55,7 @@ async def serve_engine(
     runner: RunnerSettings,
 ) -> None:
     """The agent runner of the GPU behind `url`. Raises SettingsError."""
-    engine = OllamaEngine(url)
-    engine.name = engine_name  # what people are told: a simulated GPU is never shown as a real one
+    engine = _adapter(settings, engine_name, url)
     servers = settings.mcp()
     async with run_store(settings) as store, _registry(settings, store) as workflows:
         tools = ToolSources(handlers, web_caller(settings), servers, workflows)
@@ -77,6 +78,13 @@ async def serve_tasks(
             serving.append(Runner(store, name, slots, nodes={"sql": SqlNodes(connections)}))
         readiness.say()
         await until_first_ends(stop, *(one.run(stop) for one in serving))
+
+
+def _adapter(settings: Settings, name: str, url: str) -> Engine:
+    key = settings.engine_key.get_secret_value() if settings.engine_key is not None else ""
+    if name == "openai":
+        return OpenAIEngine(url, key=key)
+    return OllamaEngine(url, name=name, key=key)  # by its name: a simulated GPU is never shown as a real one
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from schemas.compiler.analysis import analyses
 from schemas.compiler.outputs import Outputs
 from schemas.compiler.references import check_fields_read, check_names, check_order
 from schemas.compiler.region import Regions
+from schemas.compiler.reloads import reloads
 from schemas.compiler.shape import check_shape
 from schemas.compiler.survey import Place, Survey
 from schemas.errors import InvalidDocument, Problem
@@ -43,6 +44,7 @@ def compile_workflow(document: Any, limits: Limits = LIMITS, patched: Patched | 
     regions = _check(survey, workflow)
     if survey.problems or regions is None:
         raise InvalidDocument(_in_order(survey.problems)[:_MAX_PROBLEMS])
+    survey.warnings += reloads(workflow)
     graph = regions.inside[None].graph
     ir = IR.build(workflow, graph.names(graph.entries), analyses(regions, survey.uses), patched)
     return Compiled(ir, tuple(_in_order(survey.warnings)[:_MAX_PROBLEMS]))

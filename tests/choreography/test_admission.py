@@ -1,11 +1,13 @@
 """Items become runs: a bounded number in flight, each once, whatever dies in between."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from psycopg_pool import AsyncConnectionPool
 
 from coordinator.admission import Admission
+from coordinator.gpus import Gpus
 from history.batch_patches import Asked
 from history.batches import NewBatch, NewItem
 from history.history import History
@@ -37,7 +39,7 @@ async def batch_of(play, pool, values):
 async def test_items_start_as_runs_up_to_the_bound(redis, pool):
     play = Play(redis, CHAIN)
     history = await batch_of(play, pool, [{"n": n} for n in range(10)])
-    admission = Admission(play.store, pool, in_flight=4)
+    admission = Admission(play.store, pool, per_gpu=4)
     assert await admission.admit() == 4
     assert await admission.admit() == 0
     assert await redis.hget("batch:b1", "running") == b"4"
@@ -55,10 +57,39 @@ async def test_items_start_as_runs_up_to_the_bound(redis, pool):
     assert sorted(play.path()) == ["a"] * 10 + ["b"] * 10
 
 
+async def heartbeat(redis, runner_id, **fields):
+    await redis.zadd("runners", {runner_id: 1})
+    if fields:
+        await redis.hset(f"runner:{runner_id}", mapping=fields)
+
+
+async def test_the_bound_grows_with_the_live_agent_runners(redis, pool):
+    play = Play(redis, CHAIN)
+    await batch_of(play, pool, [{"n": n} for n in range(10)])
+    await heartbeat(redis, "gpu-1", engine="ollama", state="working")
+    await heartbeat(redis, "gpu-2", engine="ollama", state="held")
+    await heartbeat(redis, "gpu-3", engine="ollama", state="waiting")  # for the engine that gpu-2 drives
+    await heartbeat(redis, "tasks", state="working")
+    await heartbeat(redis, "lost")
+    admission = Admission(play.store, pool, per_gpu=3)
+    assert [await admission.admit(), await admission.admit()] == [6, 0]
+
+
+async def test_heartbeats_are_looked_at_once_a_second(redis, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("coordinator.gpus.time", SimpleNamespace(monotonic=lambda: now))
+    gpus = Gpus(Play(redis, CHAIN).store)
+    assert await gpus.count() == 0
+    await heartbeat(redis, "gpu-1", engine="ollama", state="idle")
+    assert await gpus.count() == 0
+    now += 1.0
+    assert await gpus.count() == 1
+
+
 async def test_two_admissions_share_a_batch(redis, pool):
     play = Play(redis, CHAIN)
     await batch_of(play, pool, [{"n": n} for n in range(30)])
-    admissions = [Admission(play.store, pool, in_flight=100) for _ in range(2)]
+    admissions = [Admission(play.store, pool, per_gpu=100) for _ in range(2)]
     for _ in range(3):
         await asyncio.gather(*(admission.admit() for admission in admissions))
     assert await redis.zcard("live_runs") == 30

@@ -70,7 +70,14 @@ def test_validate_reads_stdin(pavane: Pavane) -> None:
         ["runner", "--types", "agent"],
         ["runner", "--types", "function", "--handlers", "no_such_module"],
         ["up", "--engine", "abacus"],
-        ["up", "--engine", "simulated", "--gpu", "3GB"],
+        ["up", "--engine", "simulated", "--gpus", "3GB"],
+        ["up", "--engine", "simulated", "--gpus", "8GB,"],
+        ["up", "--engine", "simulated", "--gpus", "0x8GB"],
+        ["up", "--engine", "simulated", "--gpus", "65x8GB"],
+        ["up", "--engine", "simulated", "--gpus", "8GB,24GB", "--runners", "3"],
+        ["up", "--gpus", "8GB"],
+        ["runner", "--engine", "ollama", "--memory", "much"],
+        ["runner", "--engine", "ollama", "--kind", "a b"],
         ["up", "--runners", "2", "--url", "http://127.0.0.1:1"],
     ],
     ids=" ".join,
@@ -79,6 +86,13 @@ def test_bad_use_is_told_and_exits_2(pavane: Pavane, words: list[str]) -> None:
     result = pavane(*words)
     assert result.exit_code == 2, result.output
     assert result.stderr and "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("words", [["up", "--engine", "simulated"], ["engine"]], ids=" ".join)
+def test_simulation_has_a_highest_speed_and_says_why(pavane: Pavane, words: list[str]) -> None:
+    result = pavane(*words, "--speed", "51")
+    assert result.exit_code == 2
+    assert "at most 50" in result.stderr and "2 ms" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -48,17 +48,23 @@ def status(up: UpProcess, run_id: str) -> str:
         return "unreachable"
 
 
+def gpus(up: UpProcess) -> list[tuple[str, str, int]]:
+    runners = httpx.get(f"{up.urls['api']}/runners").json()["runners"]
+    return [(runner["gpu"], runner["kind"], runner["memory"]) for runner in runners if runner["engine"]]
+
+
 async def test_a_session(
     up: Callable[..., UpProcess], up_folder: Path, pavane: Callable[..., Result], tmp_path: Path,
     monkeypatch: Any, wait_until: Wait,
 ) -> None:  # fmt: skip
     (tmp_path / "hands.py").write_text(HANDLERS)
     monkeypatch.chdir(tmp_path)
-    running = up("--engine", "simulated", "--handlers", "hands")
+    running = up("--engine", "simulated", "--gpus", "8GB,24GB", "--handlers", "hands")
     assert set(running.urls) == {"api", "redis", "postgres"}
     assert redis.Redis.from_url(running.urls["redis"]).ping()
     psycopg.connect(running.urls["postgres"]).close()
     here = ("--data", up_folder)
+    await wait_until(lambda: gpus(running) == [("gpu-1", "8GB", 7_400_000_000), ("gpu-2", "24GB", 22_500_000_000)])
 
     # A run, seen by every command.
     done = pavane("run", WORDS, "--input", '{"text": "a b c"}', "--run-id", "run_1", "--watch", "--json", *here)

@@ -58,12 +58,7 @@ def without_names(path: str) -> str:
 
 def runner_fields() -> set[str]:
     """The fields of `runner:<id>`: what the runner describes, and what its heartbeat adds."""
-    runner = ROOT / "agent_runner" / "runner.py"
-    described = [
-        node
-        for node in ast.walk(ast.parse(runner.read_text()))
-        if isinstance(node, ast.AsyncFunctionDef) and node.name.startswith("_describe")
-    ]
+    described = [ast.parse((ROOT / "agent_runner" / "description.py").read_text())]
     beat = ast.parse((ROOT / "agent_runner" / "heartbeat.py").read_text())
     return _keys(described) | {key for key in _keys([beat]) if key.endswith("_at") and key != "served_at"}
 
@@ -85,7 +80,7 @@ def model_fields() -> set[str]:
     written: set[str] = set()
     for call in calls(ROOT / "agent_runner"):
         if called(call) in ("hset", "hdel", "hincrby", "hincrbyfloat") and ".model(" in ast.unparse(call.args[0]):
-            written |= {str(call.args[1].value)} if isinstance(call.args[1], ast.Constant) else set()
+            written |= {texts(call.args[1])[0].rstrip("|")} if texts(call.args[1]) else set()
     for script in (ROOT / "lua").rglob("*.lua"):
         written |= set(re.findall(r"count_model\([^,]+, '(\w+)'", script.read_text()))
     return written

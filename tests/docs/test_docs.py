@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -211,7 +212,7 @@ def test_every_decision_is_in_the_index() -> None:
 
 def test_every_dependency_has_its_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    wanted = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
     text = (DOCS / "decisions" / "libraries.md").read_text()
     names = [re.match(r"[\w-]+", requirement)[0] for requirement in wanted]  # type: ignore[index]
     assert [name for name in names if not re.search(rf"`{name}(\[[\w,]+\])?`", text)] == []

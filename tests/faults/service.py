@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import signal
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from multiprocessing import parent_process
@@ -17,7 +18,9 @@ from typing import Any
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
+from agent_runner import guarded_engine
 from agent_runner.engines.ollama import OllamaEngine
+from agent_runner.engines.simulated.gpu import CATALOGUE
 from agent_runner.engines.simulated.server import SimulatedServer
 from agent_runner.runner import Runner
 from agent_runner.settings import RunnerSettings
@@ -53,7 +56,13 @@ class Options:
     slots: int = 8
     pace_s: float = 0.0  # how long a task takes
     engine: str = ""  # URL of an agent runner's engine
+    memory: int = 0  # of its GPU, in bytes
     port: int = 0
+    script: Any = None  # of an engine: what it does to requests
+    models: tuple[str, ...] = ()  # of an engine; none named: all that there are
+    speed: float = 200.0  # of an engine: simulated seconds per second
+    lease_ms: int = 15_000  # of an agent runner; shorter, a runner that stands still loses its GPU sooner
+    clock_s: float = 0.0  # so far this machine's clock is ahead
 
 
 class HastyTimers(Timers):
@@ -78,7 +87,7 @@ class PatientTimers(Timers):
         for member in await self.store.redis.zrangebyscore(key, "-inf", at):
             if member.startswith(b"signal "):
                 await self.store.redis.zadd(key, {member: at + 60_000}, xx=True)
-        return await super().handle_due(now)
+        return await super().handle_due(at)
 
 
 def coordinator(options: Options, store: RunStore, stop: asyncio.Event) -> Parts:
@@ -93,16 +102,18 @@ def coordinator(options: Options, store: RunStore, stop: asyncio.Event) -> Parts
 
 async def _admit(options: Options, store: RunStore, stop: asyncio.Event) -> None:
     async with AsyncConnectionPool(options.database, min_size=1, max_size=2, timeout=2, open=False) as pool:
-        await Admission(store, pool, in_flight=8, interval_s=0.02, retention_ms=600_000).run(stop)
+        await Admission(store, pool, per_gpu=8, interval_s=0.02, retention_ms=600_000).run(stop)
 
 
 def runner(options: Options, store: RunStore, stop: asyncio.Event) -> Parts:
     settings = RunnerSettings(
         slots=options.slots, block_ms=50, reclaim_ms=50, reclaim_idle_ms=options.idle_ms, drain_ms=5_000,
-        heartbeat_ms=min(options.idle_ms // 4, 250), heartbeat_ttl_ms=options.idle_ms * 2,
+        heartbeat_ms=min(options.idle_ms // 4, options.lease_ms // 4, 250), heartbeat_ttl_ms=options.idle_ms * 2,
+        memory=options.memory, lease_ttl_ms=options.lease_ms,
     )  # fmt: skip
     serving: Runner
     if options.engine:
+        guarded_engine.ANSWER_S = 0.5
         serving = Runner(store, options.name, settings, engine=OllamaEngine(options.engine))
     else:
         serving = WatchedRunner(store, options.name, settings, options.pace_s)
@@ -134,14 +145,24 @@ def patcher(options: Options, store: RunStore, stop: asyncio.Event) -> Parts:
 PARTS = {"coordinator": coordinator, "runner": runner, "recorder": recorder, "patcher": patcher}
 
 
+def _set_clock(ahead_s: float) -> None:
+    if ahead_s:
+        here = time.time
+        time.time = lambda: here() + ahead_s
+
+
 async def _serve(options: Options, say: Callable[[str], None]) -> None:
+    _set_clock(options.clock_s)
     stop = asyncio.Event()
     loop, parent = asyncio.get_running_loop(), parent_process()
     assert parent is not None
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(parent.sentinel, os._exit, 1)  # dies with its parent
     if options.kind == "engine":
-        async with SimulatedServer(speed=200.0, port=options.port) as server:
+        models = {name: CATALOGUE[name] for name in options.models or CATALOGUE}
+        async with SimulatedServer(
+            speed=options.speed, port=options.port, script=options.script, models=models
+        ) as server:
             say(server.url)
             await stop.wait()
         return

@@ -26,7 +26,7 @@ from tests.routing.judged import wordless
 KEYS = Keys()
 EXECUTIONS = "test:executions"
 """List of every execution that gave an outcome, stored or not: JSON, one a line."""
-SHARD_KEYS = ("events", "wf.", "streams", "runners", "counters", "test:", "model:")
+SHARD_KEYS = ("events", "wf.", "streams", "runners", "counters", "test:", "model:", "served", "leases", "measured:")
 """Beginnings of keys that stay when all runs have ended."""
 
 Events = Mapping[str, Sequence[Event]]
@@ -79,6 +79,10 @@ class Verdict:
             event = read_event(fields)
             by_run.setdefault(event.run_id, []).append(event)
         return by_run
+
+    async def fold_differs(self, run_id: str, events: Sequence[Event]) -> list[str]:
+        """Where Redis does not hold what the run's events tell."""
+        return await self._fold_against_redis(run_id, await self._fold(run_id, events))
 
     async def counters(self) -> dict[str, int]:
         return {kind.decode(): int(count) for kind, count in (await self.redis.hgetall(KEYS.counters)).items()}
@@ -163,7 +167,7 @@ class Verdict:
             entries, pending = await self.redis.xlen(stream), await self.redis.xpending(stream, RUNNERS_GROUP)
             if entries or pending["pending"]:
                 found.append(f"{stream} keeps {entries} entries, {pending['pending']} of them pending")
-        for key in (KEYS.timers, KEYS.live_runs, KEYS.signals, KEYS.approvals):
+        for key in (KEYS.timers, KEYS.live_runs, KEYS.signals, KEYS.approvals, KEYS.backlog, KEYS.backlog_since):
             if await self.redis.exists(key):
                 found.append(f"{key} is not empty")
         async for raw in self.redis.scan_iter(count=1_000):

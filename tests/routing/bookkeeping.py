@@ -10,14 +10,17 @@ import orjson
 
 from schemas.events import STATUS_OF, read_event
 from schemas.fold import RunState, fold
-from schemas.keys import path_of
+from schemas.keys import agent_stream, path_of, scope_of
 from tests.reference.graph import Graph
 
 if TYPE_CHECKING:
     from tests.routing.judged import JudgedPlay
 
 RUN = "run_1"
-OF_SHARD = ("events", "wf.", "streams", "counters", "model:", "live_runs", "timers", "completion_signals")
+AGENTS = agent_stream("")
+OF_SHARD = (
+    "events", "wf.", "streams", "counters", "model:", "backlog", "live_runs", "timers", "completion_signals",
+)  # fmt: skip
 """Beginnings of keys that belong to no run."""
 OF_SCOPE = ("tokens", "context", "ranks", "ends", "waiting", "pending", "arrivals", "outcomes", "scope", "loop")
 OF_MAP = ("map", "results", "items", "held")
@@ -46,7 +49,7 @@ class Bookkeeping:
     async def differences(self, over: bool = False) -> list[str]:
         """What is not as it must be, in words. `over`: nothing can happen any more."""
         state, records = await self.folded(), await self._records()
-        found = await self._fold(state, records)
+        found = await self._fold(state, records) + await self.backlog()
         if state.status in LIVE:
             found += await self._counters(records) + await self._maps(state, records)
             found += await self._pending(records) + await self._scopes(records)
@@ -125,6 +128,30 @@ class Bookkeeping:
             if live != alive[scope] and goes_on(scope, records):
                 found.append(f"live of {scope or 'the run'} is {live}, and {alive[scope]} tokens are alive")
         return found
+
+    async def backlog(self) -> list[str]:
+        """The backlog of each model's lane is what lies queued on its stream, of all runs; it began with the first."""
+        streams = [name.decode() for name in await self.redis.smembers(self.keys.streams)]
+        queued: dict[str, list[int]] = {}  # lane -> since when
+        for lane in (name.removeprefix(AGENTS) for name in streams if name.startswith(AGENTS)):
+            entries = await self.redis.xrange(self.keys.stream(AGENTS + lane))
+            pipe = self.redis.pipeline(transaction=False)
+            for _, fields in entries:
+                run_id, token = fields[b"run"].decode(), fields[b"token"].decode()
+                pipe.hget(self.keys.tokens(run_id, scope_of(run_id, token)), token)
+            for (entry, _), text in zip(entries, await pipe.execute(), strict=True):
+                record = orjson.loads(text) if text else {}
+                if record.get("state") == "queued" and record["entry"] == entry.decode():
+                    queued.setdefault(lane, []).append(record["since"])
+        counts, since = await self._hash(self.keys.backlog), await self._hash(self.keys.backlog_since)
+        pairs = {
+            "backlog": ({lane: str(len(times)) for lane, times in queued.items()}, counts),
+            "lanes of backlog_since": (queued.keys(), since.keys()),
+            "lanes that began late": ([], [lane for lane in queued if int(since.get(lane, 0)) > min(queued[lane])]),
+        }
+        return [
+            f"{what}: {found}, and not {expected}" for what, (expected, found) in pairs.items() if expected != found
+        ]
 
     async def _maps(self, state: RunState, records: dict[str, dict[str, Any]]) -> list[str]:
         found = []

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from agent_runner.engines.engine import ChatReply, ChatRequest, EngineAway, EngineError, LoadReply, Resident
+from agent_runner.engines.engine import ChatReply, ChatRequest, EngineAway, EngineError, Footprint, LoadReply, Resident
 
 Answer = Callable[[ChatRequest], str | ChatReply | Awaitable[str]]
 
@@ -22,6 +22,8 @@ class ScriptedEngine:
         self.held = list(models)
         self.away = False
         self.loaded: list[str] = []
+        self.memory: dict[str, int] = {}  # model -> bytes, of what is loaded
+        self.sizes: dict[str, Footprint] = {}
         self.unloaded: list[str] = []
         self.asked: list[ChatRequest] = []
         self.at_once = 0
@@ -47,16 +49,22 @@ class ScriptedEngine:
     async def load(self, model: str, options: Mapping[str, Any]) -> LoadReply:
         self._here(model)
         self.loaded.append(model)
+        self.memory[model] = (self.sizes[model].memory(1) if model in self.sizes else None) or 1
         return LoadReply(load_ms=40)
 
     async def unload(self, model: str) -> None:
         self.unloaded.append(model)
+        self.memory.pop(model, None)
 
     async def residents(self) -> list[Resident]:
-        return [Resident(model, 1, 1, None, None) for model in self.loaded[-1:]]
+        return [Resident(model, size, size, None, None) for model, size in self.memory.items()]
 
     async def models(self) -> list[str]:
         return self.held
+
+    async def footprint(self, model: str, options: Mapping[str, Any]) -> Footprint | None:
+        self._here(model)
+        return self.sizes.get(model)
 
     async def healthy(self) -> bool:
         await asyncio.sleep(0)

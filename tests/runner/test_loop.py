@@ -209,7 +209,7 @@ async def test_an_engine_that_is_away_holds_its_stream(
     store: RunStore, serve: Serve, signals: Signals, wait_until: Any
 ) -> None:
     engine = ScriptedEngine()
-    serving = serve(engine=engine)
+    serving = serve("r1", dataclasses.replace(FAST, prefetch=4), engine=engine)
     await start(store, "run_0", make_ir(agent("a", extra={"timeout_ms": 50})))
     await signals(1)
     engine.away = True
@@ -223,7 +223,7 @@ async def test_an_engine_that_is_away_holds_its_stream(
     beat = await store.redis.hgetall(store.keys.runner("r1"))
     assert beat[b"held"] == b"no engine at http://engine"
     assert int(beat[b"held_since"]) > 0
-    breaker = orjson.loads(await store.redis.hget(store.keys.model("m"), "breaker"))
+    breaker = orjson.loads(await store.redis.hget(store.keys.model("m"), "breaker|r1"))
     assert (breaker["state"], breaker["runner"]) == ("open", "r1")
     pending = (await store.redis.xpending("wf.tasks.agent.m", "runners"))["pending"]
     await serving.runner.heartbeat.beat()
@@ -235,7 +235,7 @@ async def test_an_engine_that_is_away_holds_its_stream(
     assert {(s["status"], s["attempt"]) for s in answers} == {("completed", 1)}
 
     async def shown_as_back() -> bool:
-        return not await store.redis.hexists(store.keys.model("m"), "breaker")
+        return not await store.redis.hexists(store.keys.model("m"), "breaker|r1")
 
     await wait_until(shown_as_back)
 

@@ -22,25 +22,25 @@ async def test_two_models_and_an_engine_that_restarts(
     server = simulated()
     await server.start()
     port = int(server.url.rsplit(":", 1)[1])
-    serving = serve(engine=OllamaEngine(server.url))
     ir = make_ir(
         agent("a", model="gemma3:4b", prompt="Grade {{ input }}", response_format=SCHEMA),
         agent("b", model="qwen2.5:7b", prompt="Say {{ input }}"),
     )
     for n in range(12):
         await start(store, f"run_{n:02}", ir, n)
+    serving = serve(engine=OllamaEngine(server.url))
     answers = await signals(24)
     assert {s["status"] for s in answers} == {"completed"}
     assert all(isinstance(s["result_data"]["score"], int) for s in answers if s["node_id"] == "a")
     assert {s["metadata"]["llm_model"] for s in answers} == {"gemma3:4b", "qwen2.5:7b"}
     assert all(s["metadata"]["completion_tokens"] > 0 for s in answers)
-    assert serving.runner.guarded is not None
-    assert serving.runner.guarded.loads == {"gemma3:4b": 1, "qwen2.5:7b": 1}
+    assert serving.runner.gpu is not None
+    assert serving.runner.gpu.loads == {"gemma3:4b": 1, "qwen2.5:7b": 1}
 
     await server.stop()
     for n in range(12, 20):
         await start(store, f"run_{n:02}", ir, n)
-    await wait_until(lambda: serving.runner._held)
+    await wait_until(lambda: serving.runner.description.state == "held")
     again = simulated(port)
     await again.start()
     answers = await signals(40)

@@ -81,7 +81,7 @@ async def test_stop_while_the_engine_is_away(store: RunStore, serve: Serve, sign
     engine.away = True
     leaving = serve("leaving", dataclasses.replace(FAST, drain_ms=60_000), engine=engine)
     await start(store, "run_1", make_ir(agent("a")))
-    await wait_until(lambda: leaving.runner._held)
+    await wait_until(lambda: leaving.runner.description.state == "held")
     await asyncio.wait_for(leaving.stop(), 10)  # nothing to drain: it would wait for the engine
     assert await store.redis.llen(store.keys.signals) == 0
     serve("other", engine=ScriptedEngine())

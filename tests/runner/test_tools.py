@@ -112,6 +112,15 @@ async def test_a_model_calls_a_handler_and_answers(store: RunStore, execute: Ans
     }  # fmt: skip
 
 
+async def test_arguments_that_could_not_be_read_are_the_models_to_mend(store: RunStore, execute: Answer) -> None:
+    broken = ChatReply("", 3, 2, 1, 7, [ToolCall("add", {}, fault="the arguments are not JSON: a \ud800 b")])
+    engine = one_after_the_other(broken, "sorry")
+    assert (await execute(engine, [{"handler": "add"}]))["result_data"] == {"text": "sorry"}
+    assert engine.asked[1].turns[1] == Turn("tool", "Error: the arguments are not JSON: a ? b", tool="add")
+    (event,) = await called(store)
+    assert (event.data["arguments"], event.data["error"]) == ({}, "the arguments are not JSON: a ? b")
+
+
 async def test_several_calls_in_one_message_are_made_in_order(store: RunStore, execute: Answer) -> None:
     engine = one_after_the_other(calls(("add", {"a": 1}), ("later", {"text": "x"})), calls(("add", {"a": 9})), "done")
     signal = await execute(engine, [{"handler": "add"}, {"handler": "later", "description": "Shouts."}])

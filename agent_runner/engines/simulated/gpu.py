@@ -19,7 +19,7 @@ BATCH_COST = 0.2
 LOADING_PACE = 0.92
 OVERHEAD_GB = 0.5
 CPU_PENALTY = 8.0  # a model wholly on the CPU takes 1 + this many times as long
-KV_CONTEXT = 4096  # the context that a model's `kv_gb` is for; a longer one costs in proportion
+KV_CONTEXT = 4096  # the context that a model's `kv_gb` is for; another one costs in proportion
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class ModelSpec:
     tools: bool = False
 
     def vram_gb(self, slots: int, context: int = KV_CONTEXT) -> float:
-        return self.weights_gb + OVERHEAD_GB + slots * self.kv_gb * max(1.0, context / KV_CONTEXT)
+        return self.weights_gb + OVERHEAD_GB + slots * self.kv_gb * context / KV_CONTEXT
 
 
 CATALOGUE: dict[str, ModelSpec] = {

@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator, SchemaError
 from jsonschema.validators import validator_for
 
 from agent_runner.engines.engine import short_name
-from agent_runner.engines.simulated.gpu import LoadOptions, ModelSpec
+from agent_runner.engines.simulated.gpu import KV_CONTEXT, LoadOptions, ModelSpec
 from agent_runner.engines.simulated.tool_calls import Call, InvalidTools, OfferedTool, parse_tools
 
 MAX_BODY = 64 * 1024 * 1024
@@ -273,4 +273,23 @@ def describe(spec: ModelSpec) -> dict[str, Any]:
             "quantization_level": "Q4_K_M",
             "parent_model": "",
         },
+    }
+
+
+def model_info(spec: ModelSpec) -> dict[str, Any]:
+    """What /api/show tells of a model's inside: one layer, wide enough that its f16 KV cache takes `kv_gb`.
+
+    The width is whole, so the cache comes out at most 16 KB a slot too large.
+    """
+    family = short_name(spec.name).partition(":")[0]
+    width = math.ceil(spec.kv_gb * 1e9 / KV_CONTEXT / 2 / 2)  # f16; keys and values
+    return {
+        "general.architecture": family,
+        f"{family}.block_count": 1,
+        f"{family}.context_length": 131_072,
+        f"{family}.embedding_length": width,
+        f"{family}.attention.head_count": 1,
+        f"{family}.attention.head_count_kv": 1,
+        f"{family}.attention.key_length": width,
+        f"{family}.attention.value_length": width,
     }

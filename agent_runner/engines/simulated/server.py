@@ -34,6 +34,7 @@ from agent_runner.engines.simulated.protocol import (
     Reply,
     Usage,
     describe,
+    model_info,
     parse_ask,
     parse_body,
     parse_model,
@@ -306,10 +307,9 @@ class SimulatedServer:
         return _Json({"models": listed})
 
     async def _show(self, request: Request) -> Response:
-        listed = describe(self._spec(parse_model(parse_body(await _body(request)))))
-        about = {"general.architecture": listed["details"]["family"]}
-        able = ["completion", "tools"] if self._spec(listed["name"]).tools else ["completion"]
-        return _Json({"details": listed["details"], "model_info": about, "capabilities": able})
+        spec = self._spec(parse_model(parse_body(await _body(request))))
+        able = ["completion", "tools"] if spec.tools else ["completion"]
+        return _Json({"details": describe(spec)["details"], "model_info": model_info(spec), "capabilities": able})
 
     async def _stats(self, _: Request) -> Response:
         return _Json(self.stats())

@@ -1,0 +1,222 @@
+"""A GPU's memory on a scripted engine: switches, models that go away, and executions that wait for them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from agent_runner.buffer import Buffer
+from agent_runner.capacity import Seat
+from agent_runner.engines.engine import ChatRequest, EngineAway, EngineError
+from agent_runner.executions import Executions
+from agent_runner.gpu import CRASHES, Gpu
+from agent_runner.guarded_engine import GuardedEngine
+from agent_runner.hands import Hands
+from agent_runner.measures import Measures
+from agent_runner.work import Fetched
+from lua.run_store import RunStore
+from schemas.keys import agent_stream
+from schemas.messages import Task
+from tests.runner.engine import ScriptedEngine
+
+
+class Bench:
+    """A GPU with what surrounds it."""
+
+    def __init__(self, store: RunStore) -> None:
+        self.engine = ScriptedEngine(models=("a", "b", "c"))
+        self.buffer = Buffer()
+        self.measures = Measures(store, "8GB")
+        hands = Hands(self.buffer, Executions())
+        self.gpu = Gpu(GuardedEngine(self.engine, changed=self._changed), hands, self.measures, self._changed)
+
+    def _changed(self) -> None:
+        if hasattr(self, "gpu"):
+            self.gpu.look_again()
+
+    def task(self, pool: str, number: int = 0) -> Fetched:
+        return Fetched(Task("run_1", f"run_1.{number}", "n", "", "d", agent_stream(pool), f"{number}-0"))
+
+    def ask(self, pool: str) -> "asyncio.Task[Any]":
+        return asyncio.create_task(self.gpu.chat(pool, ChatRequest(pool, "?", 5.0)))
+
+    def states(self) -> dict[str, str]:
+        return {pool: loaded.state for pool, loaded in self.gpu.residents.items()}
+
+    async def load(self, pool: str, *leaving: str) -> None:
+        self.gpu.switch(Seat(pool, pool), leaving)
+        while self.gpu.target or self.states().get(pool) != "ready":
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def bench(store: RunStore) -> AsyncIterator[Bench]:
+    bench = Bench(store)
+    yield bench
+    await bench.gpu.close()
+
+
+async def test_a_switch_waits_for_the_tasks_in_hand(bench: Bench) -> None:
+    await bench.load("a")
+    bench.buffer.put([bench.task("a")])
+    bench.gpu.switch(Seat("b", "b"), ["a"])
+    await asyncio.sleep(0)
+    assert (bench.states(), bench.gpu.target) == ({"a": "draining"}, "b")
+    assert bench.gpu.slots("a") == 1  # what is in hand is still started
+    bench.buffer.settle(bench.buffer.take(lambda pool: 1, 8))
+    bench.gpu.look_again()
+    while bench.states() != {"b": "ready"}:
+        await asyncio.sleep(0)
+    assert (bench.engine.loaded, bench.engine.unloaded) == (["a", "b"], ["a"])
+    assert dict(bench.gpu.loads) == {"a": 1, "b": 1}
+    assert bench.measures.cost_s("b") < 1.0  # it was measured
+
+
+async def test_who_asks_a_model_that_is_not_there_waits_for_it(bench: Bench) -> None:
+    asked = bench.ask("a")
+    while not bench.gpu.needs:
+        await asyncio.sleep(0)
+    assert bench.gpu.waiting == 1 and not bench.engine.asked
+    await bench.load("a")
+    assert (await asked).text == "ok"
+    assert not bench.gpu.needs and bench.gpu.waiting == 0
+
+
+async def test_an_engine_that_comes_back_empty_is_loaded_again(bench: Bench) -> None:
+    await bench.load("a")
+    bench.engine.away = True
+    asked = bench.ask("a")
+    while not bench.gpu.guarded.held():
+        await asyncio.sleep(0)
+    assert bench.states() == {}  # what it holds is not known any more
+    bench.engine.away = False
+    bench.engine.memory.clear()
+    while "a" not in bench.gpu.needs:
+        await asyncio.sleep(0)
+    await bench.load("a")
+    assert (await asked).text == "ok"
+    assert bench.gpu.loads["a"] == 2
+
+
+async def test_who_waits_for_a_model_that_is_held_keeps_no_other_from_coming(bench: Bench) -> None:
+    def busy(request: ChatRequest) -> str:
+        if request.model == "a":
+            raise EngineError("engine_busy", "503")
+        return "ok"
+
+    bench.engine.answer = busy
+    await bench.load("a")
+    asked = bench.ask("a")
+    while not bench.gpu.guarded.held("a"):
+        await asyncio.sleep(0)
+    assert bench.gpu.slots("a") == 0
+    await asyncio.wait_for(bench.load("b", "a"), 10)
+    assert (await bench.ask("b")).text == "ok"
+    asked.cancel()
+
+
+async def test_a_load_that_fails_frees_the_gpu(bench: Bench) -> None:
+    bench.engine.held.remove("c")
+    bench.gpu.switch(Seat("c", "c"), [])
+    while bench.gpu.target or bench.gpu.residents:
+        await asyncio.sleep(0)
+    assert "'c'" in str(bench.gpu.guarded.held("c"))
+    await bench.load("a")
+
+
+async def test_an_engine_that_dies_during_a_switch(bench: Bench) -> None:
+    await bench.load("a")
+
+    async def die(model: str) -> None:
+        raise EngineAway("gone")
+
+    bench.engine.unload = die  # type: ignore[method-assign]
+    bench.gpu.switch(Seat("b", "b"), ["a"])
+    while bench.gpu.target is not None:
+        await asyncio.sleep(0)
+    assert bench.states() == {} and bench.gpu.guarded.held() == "gone"
+
+
+async def test_a_model_that_somebody_else_unloads_is_noticed(bench: Bench) -> None:
+    await bench.load("a")
+    bench.engine.memory.clear()
+    await bench.gpu.look()
+    assert bench.states() == {}
+
+
+async def test_what_the_engine_says_of_its_memory_counts(bench: Bench) -> None:
+    await bench.load("a")
+    bench.engine.memory["a"] = 5_000_000_000
+    await bench.gpu.look()
+    assert bench.gpu.residents["a"].seat.memory == 5e9 == bench.measures.memory("a")
+
+
+async def test_somebody_elses_model_makes_room_only_where_there_is_none(bench: Bench) -> None:
+    bench.engine.memory["theirs"] = 4_000
+    bench.gpu.switch(Seat("a", "a", memory=3_000, capacity=8_000), [])
+    while bench.states() != {"a": "ready"}:
+        await asyncio.sleep(0)
+    assert bench.engine.unloaded == []
+    bench.gpu.switch(Seat("b", "b", memory=4_500, capacity=8_000), [])
+    while bench.states().get("b") != "ready":
+        await asyncio.sleep(0)
+    assert bench.engine.unloaded == ["theirs"]
+
+
+async def test_another_runner_has_the_engine(bench: Bench) -> None:
+    await bench.load("a")
+    bench.gpu.lose()
+    assert bench.gpu.slots("a") == 0 and bench.gpu.held_pools() == []
+
+
+async def test_a_model_with_other_options_takes_its_own_place(bench: Bench) -> None:
+    await bench.load("a")
+    bench.gpu.switch(Seat("a#0123abcd", "a", {"num_ctx": 8192}), [])
+    while bench.states() != {"a#0123abcd": "ready"}:
+        await asyncio.sleep(0)
+    assert (bench.engine.loaded, bench.engine.unloaded) == (["a", "a"], ["a"])
+
+
+async def test_a_request_that_brings_the_engine_down_again_and_again_fails_alone(bench: Bench) -> None:
+    def crash(request: ChatRequest) -> str:
+        raise EngineAway("it broke")
+
+    bench.engine.answer = crash
+    asked = bench.ask("a")
+    for crashes in range(1, CRASHES + 1):
+        while "a" not in bench.gpu.needs:
+            await asyncio.sleep(0)
+        bench.gpu.switch(Seat("a", "a"), [])
+        while len(bench.engine.asked) < crashes:
+            await asyncio.sleep(0)
+    with pytest.raises(EngineError, match=f"{CRASHES} times: it broke"):
+        await asyncio.wait_for(asked, 30)
+
+
+async def test_an_adapters_bug_ends_the_switch_and_no_more(bench: Bench) -> None:
+    async def broken(model: str, options: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    load, bench.engine.load = bench.engine.load, broken  # type: ignore[method-assign, assignment]
+    bench.gpu.switch(Seat("a", "a"), [])
+    while bench.gpu.target or bench.gpu.residents:
+        await asyncio.sleep(0)
+    assert "a bug" in str(bench.gpu.guarded.held("a"))
+    bench.engine.load = load  # type: ignore[method-assign]
+    await bench.load("b")
+
+
+async def test_a_model_that_went_away_meanwhile_need_not_leave(bench: Bench) -> None:
+    await bench.load("a")
+    bench.gpu.lose()
+    bench.gpu.switch(Seat("b", "b"), ["a"])
+    while bench.states() != {"b": "ready"}:
+        await asyncio.sleep(0)
+
+
+async def test_what_is_held_here_others_may_take_over(bench: Bench) -> None:
+    await bench.load("a")
+    assert bench.gpu.held_pools() == ["a"]
+    bench.gpu.guarded.hold("a", "busy")
+    assert bench.gpu.held_pools() == []

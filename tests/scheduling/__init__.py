@@ -1,0 +1,1 @@
+"""What a GPU serves next: the pure scheduler, rule by rule, and on simulated GPUs."""
