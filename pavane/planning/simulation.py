@@ -46,7 +46,7 @@ class _Task(Demand):
 
 @dataclass(slots=True)
 class _Stream:
-    """The tasks that wait for one model. `holders`: GPUs that hold, load or target it and do not leave it; rates."""
+    """The tasks that wait for one model. `holders`: GPUs that hold, load or target it, and stay; rates."""
 
     spec: ModelSpec
     memory: int
