@@ -30,7 +30,7 @@ AHEAD_S = 0.02
 """Tasks of a model are fetched ahead for so long: some round trips. What one GPU holds, no other can take."""
 IN_USE_MS = 3_600_000
 """A model that was served within this time, or never yet although the engine has it, is in use even if nothing
-waits for it: the ageing bound counts it. Else that would be short as long as the runs have not come to their later models."""
+waits for it: the ageing bound counts it. Else that would be short until the runs come to their later models."""
 LOOK_S = 0.02
 """News are looked at once in so long."""
 TRIES = 3
