@@ -7,7 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -22,6 +22,8 @@ log = logging.getLogger("pavane.runner")
 
 CRASHES = 5
 """So often an engine may go away while it answers one request; then the request fails, as any other may."""
+SUSPECT = 2
+"""After so many crashes, a request is asked while no other such one is: one that brings the engine down fails alone."""
 
 
 @dataclass(eq=False, slots=True)
@@ -87,6 +89,7 @@ class Gpu:
         self._waiting: Counter[str] = Counter()
         self._waits_since: dict[asyncio.Task[Any] | None, float] = {}  # by the task that executes
         self._freed, self._arrived = Wakeup(), asyncio.Event()
+        self._suspect = asyncio.Lock()  # whoever is asked, of those that the engine has gone away with
         self._switching: asyncio.Task[None] | None = None
 
     # -- what is there -----------------------------------------------------------------------------
@@ -149,7 +152,10 @@ class Gpu:
                 await self._until_there(pool, request.options)
                 waited_s = time.monotonic() - began
             try:
-                reply = await self.guarded.chat(pool, request)
+                async with self._suspect if crashes >= SUSPECT else nullcontext():
+                    if not self._can_ask(pool):  # it went away with another suspect
+                        continue
+                    reply = await self.guarded.chat(pool, request)
                 return replace(reply, load_ms=reply.load_ms + round(waited_s * 1000))
             except EngineHeld as held:
                 if held.pool is None:
@@ -192,6 +198,7 @@ class Gpu:
             self._waiting[pool] -= 1
             del self._waits_since[asyncio.current_task()]
             self._measures.disturb(pool)
+            self._meter()
 
     # -- switches ----------------------------------------------------------------------------------
     def switch(self, seat: Seat, leaving: Sequence[str]) -> None:

@@ -66,8 +66,7 @@ class Measures:
 
     # -- measuring ---------------------------------------------------------------------------------
     def take(self, pool: str, field: Measure, value: float) -> None:
-        values = self._values.setdefault(pool, {})
-        values[field] = value if field not in values else values[field] + WEIGHT * (value - values[field])
+        self._count(pool, field, value)
         self._new.append((pool, field, value))
         self._average()
 
@@ -106,7 +105,13 @@ class Measures:
             self._new.pop(0)
         known: Mapping[str, Mapping[str, float]] = await self._store.measures(self._kind)
         self._values = {pool: dict(values) for pool, values in known.items()}
+        for pool, field, value in self._new:  # measured while that was read
+            self._count(pool, field, value)
         self._average()
+
+    def _count(self, pool: str, field: Measure, value: float) -> None:
+        values = self._values.setdefault(pool, {})
+        values[field] = value if field not in values else values[field] + WEIGHT * (value - values[field])
 
     def _average(self) -> None:
         by_field: dict[str, list[float]] = {}

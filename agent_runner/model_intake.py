@@ -8,6 +8,8 @@ import time
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
+from redis.exceptions import RedisError
+
 from agent_runner.capacity import Capacity, model_of
 from agent_runner.executions import Execution
 from agent_runner.gpu import Gpu
@@ -23,6 +25,7 @@ from agent_runner.work import Fetched
 from lua.gpu_leases import Lease, LeaseTable, Waiting
 from lua.run_store import RunStore
 from schemas.keys import FAST_LANE, agent_stream
+from schemas.messages import Task
 
 log = logging.getLogger("pavane.runner")
 
@@ -315,10 +318,20 @@ class ModelIntake:
             return need.options
         for lane in (agent_stream(pool), agent_stream(pool) + FAST_LANE):
             for task in await self._streams.oldest(lane):
-                program = await self._programs.get(task.digest, task.run_id)
-                if program is not None and (node := program.ir.nodes.get(task.node_id)) is not None:
-                    return dict(node.config.get("options") or {})
+                if (options := await self._asked_by(task, pool)) is not None:
+                    return options
         return {} if pool in self.waiting else None  # tasks of runs that are gone are to be read, and dropped
+
+    async def _asked_by(self, task: Task, pool: str) -> Mapping[str, Any] | None:
+        """The options of a task; None where its run is gone, or was patched, or has a broken IR."""
+        try:
+            program = await self._programs.get(task.digest, task.run_id)
+        except (RedisError, OSError):
+            raise
+        except Exception:  # it fails its own tasks when they are started
+            return None
+        node = program.ir.nodes.get(task.node_id) if program is not None else None
+        return dict(node.config.get("options") or {}) if node is not None and node.analysis.pool == pool else None
 
 
 def _rates_of_others(leases: Sequence[Lease], waiting: Container[str], engine: str) -> dict[str, float]:

@@ -142,10 +142,10 @@ class Runner:
             return
         log.warning("%d tasks wait for an engine; they are handed back", len(stranded))
         await _cancel([one.task for one in stranded if one.task is not None])
+        for one in stranded:  # first, so that they grow idle, and are somebody's again, if Redis is away now
+            self.executions.forget(one)
         # What another runner may have taken over already is not taken from it.
         await self.streams.hand_back(one.work.task for one in stranded if not one.doubtful)
-        for one in stranded:
-            self.executions.forget(one)
 
     async def _start(self) -> None:
         batch: list[Fetched] = []

@@ -10,6 +10,7 @@ from agent_runner.engines.engine import Footprint
 from agent_runner.guarded_engine import GuardedEngine
 from agent_runner.settings import RunnerSettings
 from tests.runner.engine import ScriptedEngine
+from tests.runner.faulty_engine import FaultyEngine
 
 GB = 10**9
 SMALL = Footprint(weights=2 * GB, kv_per_slot=GB // 2)
@@ -86,3 +87,22 @@ async def test_other_load_time_options_are_another_pool_of_the_same_model() -> N
 )
 def test_the_model_of_a_pool(pool: str, model: str) -> None:
     assert model_of(pool) == model
+
+
+async def test_slots_stay_when_the_memory_was_measured() -> None:
+    """They are part of what was loaded: the lease, the fill and the measured rate count on them."""
+    engine = ScriptedEngine()
+    engine.sizes["m"] = Footprint(4 * GB, GB)
+    of = capacity(engine)
+    await of.learn(["m"])
+    before, after = of.seat("m"), of.seat("m", measured=7.5 * GB)
+    assert before is not None and after is not None
+    assert (before.slots, after.slots, after.memory) == (3, 3, 7.5 * GB)
+
+
+async def test_missing_models_are_looked_up_in_one_list() -> None:
+    engine = FaultyEngine(models=("m",))
+    of = capacity(engine)
+    await of.learn([f"x{number}" for number in range(50)])
+    assert (engine.listed, len(of._guarded.breakers())) == (1, 50)
+    await of._guarded.close()

@@ -220,3 +220,86 @@ async def test_what_is_held_here_others_may_take_over(bench: Bench) -> None:
     assert bench.gpu.held_pools() == ["a"]
     bench.gpu.guarded.hold("a", "busy")
     assert bench.gpu.held_pools() == []
+
+
+async def test_who_was_asked_beside_a_request_that_brings_the_engine_down_does_not_fail_with_it(bench: Bench) -> None:
+    crashes: list[str] = []
+
+    async def answer(request: ChatRequest) -> str:
+        before = len(crashes)
+        for _ in range(3):  # longer than it takes the other to bring the engine down
+            await asyncio.sleep(0)
+            if request.prompt == "deadly":
+                crashes.append("one more")
+                bench.engine.away = True
+            if len(crashes) > before:
+                raise EngineAway("it broke")
+        return "ok"
+
+    bench.engine.answer = answer
+    prompts = ["deadly", "one", "two", "three"]
+    asked = [asyncio.create_task(bench.gpu.chat("a", ChatRequest("a", prompt, 5.0))) for prompt in prompts]
+    while not all(one.done() for one in asked):
+        bench.engine.away = False
+        if bench.gpu.needs and not bench.states() and bench.gpu.target is None and not bench.gpu.guarded.held():
+            bench.gpu.switch(Seat("a", "a"), [])
+        await asyncio.sleep(0)
+    assert len(crashes) == CRASHES
+    assert [type(one.exception()) for one in asked] == [EngineError, *[type(None)] * 3]
+
+
+async def test_a_gpu_is_active_again_when_an_execution_has_waited(bench: Bench) -> None:
+    answers = asyncio.Event()
+
+    async def answer(request: ChatRequest) -> str:
+        await answers.wait()
+        return "ok"
+
+    bench.engine.answer = answer
+    executions = bench.gpu._hands.executions
+    executions._by_token.clear()
+    executions.running = 1
+    asked = bench.ask("a")
+    while not bench.gpu.needs:
+        await asyncio.sleep(0)
+    assert not bench.gpu.active.is_on
+    await bench.load("a")
+    while not bench.engine.at_once:
+        await asyncio.sleep(0)
+    assert bench.gpu.active.is_on
+    answers.set()
+    await asked
+
+
+async def test_who_is_cancelled_while_it_waits_is_counted_no_more(bench: Bench) -> None:
+    asked = bench.ask("a")
+    while not bench.gpu.needs:
+        await asyncio.sleep(0)
+    assert bench.gpu.waited_s(asked) > 0
+    asked.cancel()
+    await asyncio.wait([asked])
+    assert (bench.gpu.waiting, bench.gpu.waited_s(asked), bench.gpu.needs) == (0, 0.0, {})
+
+
+@pytest.mark.parametrize("where", ["unload", "residents"])
+async def test_a_bug_on_the_way_to_a_load_leaves_no_switch_under_way(bench: Bench, where: str) -> None:
+    await bench.load("a")
+    sound = getattr(bench.engine, where)
+
+    async def broken(*args: Any) -> Any:
+        raise KeyError("size")
+
+    setattr(bench.engine, where, broken)
+    bench.gpu.switch(Seat("b", "b"), ["a"])
+    while bench.gpu.target is not None:
+        await asyncio.sleep(0)
+    assert bench.states() == {}  # what was done is not known
+    setattr(bench.engine, where, sound)
+    await bench.load("c")
+
+
+async def test_what_drains_others_may_take_over(bench: Bench) -> None:
+    await bench.load("a")
+    bench.buffer.put([bench.task("a")])
+    bench.gpu.switch(Seat("b", "b"), ["a"])
+    assert bench.gpu.held_pools() == ["b"]

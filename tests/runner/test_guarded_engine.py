@@ -21,6 +21,7 @@ Wait = Callable[..., Awaitable[Any]]
 @pytest.fixture
 async def watched(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
     monkeypatch.setattr(guarded_engine, "ANSWER_S", 0.05)
+    monkeypatch.setattr(guarded_engine, "LISTED_S", 0.02)
     made = Watched(FaultyEngine(models=("m", "n")))
     yield made
     await asyncio.wait_for(made.guarded.close(), 10)
@@ -352,3 +353,26 @@ async def test_footprint_is_none_where_it_cannot_be_known(watched: Watched) -> N
     watched.engine.footprint = refuse  # type: ignore[method-assign]
     assert await watched.guarded.footprint("m", {}) is None
     assert watched.changes == 0
+
+
+async def test_all_that_wait_for_a_model_ask_for_one_list(
+    watched: Watched, wait_until: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guarded_engine, "LISTED_S", 60.0)
+    for number in range(50):
+        watched.guarded.hold_missing(f"x{number}", f"x{number}", "it is not on the engine")
+    await wait_until(lambda: watched.engine.listed)
+    assert (watched.engine.listed, len(watched.guarded.breakers())) == (1, 50)
+
+
+async def test_who_nobody_asks_for_is_forgotten_and_keeps_nobody_waiting(watched: Watched) -> None:
+    for name in ("x", "y"):
+        watched.guarded.hold_missing(name, name, f"{name} is not on the engine")
+    probing = [watched.guarded._pools[name].breaker._prober for name in ("x", "y")]
+    waiting = asyncio.create_task(watched.guarded.until_closed("x"))
+    await asyncio.sleep(0)
+    watched.guarded.keep({"y"})
+    await asyncio.wait_for(waiting, 10)
+    assert list(watched.guarded.breakers()) == ["y"]
+    await asyncio.sleep(0)
+    assert [probe is not None and probe.done() for probe in probing] == [True, False]

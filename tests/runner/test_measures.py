@@ -1,5 +1,7 @@
 """Measured rates and costs."""
 
+from collections.abc import Mapping
+
 import pytest
 
 from agent_runner import measures
@@ -83,3 +85,27 @@ async def test_gpus_of_one_kind_share_what_they_measure(store: RunStore) -> None
     await second.share()
     await first.share()
     assert first.rate("m", 8) == second.rate("m", 8) == pytest.approx(3.0)
+
+
+async def test_what_is_measured_while_others_are_read_counts(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    of, read = Measures(store, "8GB"), store.measures
+
+    async def slowly(kind: str) -> Mapping[str, Mapping[str, float]]:
+        found = await read(kind)
+        of.take("m", "load_s", 3.0)
+        return found
+
+    monkeypatch.setattr(store, "measures", slowly)
+    await of.share()
+    assert of.cost_s("m") == 3.0
+
+
+def test_means_are_not_made_anew_at_each_look(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be hundreds of models, and each decision asks for each."""
+    of, made = Measures(store, "8GB"), []
+    monkeypatch.setattr(measures, "fmean", lambda values: made.append(len(values)) or 2.0)
+    for number in range(3):
+        of.take(f"m{number}", "load_s", 2.0)
+    count = len(made)
+    assert [of.cost_s(f"unknown{number}") for number in range(9)] == [2.0] * 9
+    assert len(made) == count

@@ -13,7 +13,7 @@ from lua.run_store import RunStore
 from schemas.compiler.compiler import compile_workflow
 from schemas.keys import Keys
 from schemas.submission import make_start
-from tests.runner.conftest import Serve
+from tests.runner.conftest import Completed, Serve
 from tests.runner.engine import ScriptedEngine
 
 TWO_STEPS = {
@@ -57,3 +57,14 @@ async def test_a_model_that_was_served_lately(
     serve(engine=ScriptedEngine())
     await wait_until(lambda: len(views) > 4)
     assert ("n" in views[-1].models) is counts
+
+
+async def test_a_name_that_the_engine_has_not(
+    redis: Redis, store: RunStore, serve: Serve, views: list[View], completed: Completed
+) -> None:
+    """Misspelt once, it would have its share in the bound for ever."""
+    await redis.sadd(Keys().streams, "wf.tasks.agent.n", "wf.tasks.agent.misspelt")
+    serve(engine=ScriptedEngine())
+    await store.start_run(**make_start("run_1", compile_workflow(TWO_STEPS).ir, None, request="1").arguments())
+    await completed("run_1")
+    assert views[-1].models.keys() == {"m", "n"}

@@ -62,3 +62,14 @@ def test_one_whose_breaker_is_open_goes_first() -> None:
     residents = {"a": Resident(slots=8, memory=4.0), "b": Resident(slots=8, memory=4.0)}
     models = {"a": Model(queued=1), "b": Model(queued=900, servable=False), "new": Model(memory=4.0)}
     assert victims(View(now=0.0, gpus=1, memory=8.0, models=models, residents=residents), "new") == ["b"]
+
+
+@pytest.mark.parametrize("parts", [3, 6, 7, 10])
+def test_a_gpu_that_is_full_to_the_last_fraction(parts: int) -> None:
+    """Sums of fractions are not exact: all go, and together they are enough."""
+    sizes = {f"m{n}": 8.0 / parts for n in range(parts)} | {"odd": 0.1 + 0.2, "even": 0.3}
+    memory = sum(sizes.values())
+    models = {name: Model(memory=size) for name, size in sizes.items()} | {"new": Model(queued=9, memory=memory)}
+    residents = {name: Resident(slots=8, memory=size) for name, size in reversed(sizes.items())}
+    view = View(now=0.0, gpus=1, memory=memory, models=models, residents=residents)
+    assert sorted(victims(view, "new")) == sorted(sizes)

@@ -293,3 +293,13 @@ async def test_under_a_prefix(any_redis):
     seen = (await look(play, lease(m1=1.0), residents=["m1"])).waiting["m1"]
     assert (seen.queued, seen.served_at > 0) == (2, True)
     assert [key for key in await any_redis.keys("*") if not key.startswith(b"{s1}:")] == []
+
+
+async def test_names_that_nobody_uses_go(play):
+    """A few are kept whatever their age: they cost nothing, and say that a model was served at all."""
+    await look(play, lease(), served=[f"old{n}" for n in range(400)])
+    await play.skip(HOUR_MS + 1)
+    assert len((await look(play, lease())).served) == 400
+    await look(play, lease(), served=["new"])
+    assert set((await look(play, lease())).served) == {"new"}
+    assert await play.redis.hkeys("served") == [b"new"]
