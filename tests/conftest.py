@@ -41,6 +41,11 @@ for variable in (
         os.environ.pop(variable, None)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: many tests wait for processes, and for what they promise to do in time."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput") and servers.DATABASE_VARIABLE not in os.environ:
         shared = servers.SharedPostgres()
@@ -104,14 +109,26 @@ def database_server() -> str:
     return os.environ.get(servers.DATABASE_VARIABLE) or servers.shared_postgres_url()
 
 
-@pytest.fixture
-def database_url(database_server: str) -> Iterator[str]:
-    """The DSN of a database that is new, empty, and gone after the test."""
+@pytest.fixture(scope="session")
+def worker_database(database_server: str) -> Iterator[str]:
+    """The DSN of a database of this worker: making one for each test would cost more than most tests."""
     name = sql.Identifier(f"test_{uuid4().hex}")
     with psycopg.connect(database_server, autocommit=True) as admin:
         admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(name))
         yield psycopg.conninfo.make_conninfo(database_server, dbname=name.as_string().strip('"'))
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+@pytest.fixture
+def database_url(worker_database: str) -> Iterator[str]:
+    """The DSN of a database that is empty; what the test makes there is gone after it, and who is connected, too."""
+    yield worker_database
+    with psycopg.connect(worker_database, autocommit=True) as admin:
+        admin.execute(servers.DISCONNECT_OTHERS)
+        schemas = [name for (name,) in admin.execute(servers.SCHEMAS).fetchall()]
+        for name in schemas:
+            admin.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
+        admin.execute("CREATE SCHEMA public")
 
 
 @pytest.fixture

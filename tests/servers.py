@@ -32,6 +32,11 @@ def private_folder() -> Path:
     return folder
 
 
+DISCONNECT_OTHERS = """SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+SCHEMAS = r"SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'"
+
+
 class SharedPostgres:
     """The owner's side: waits for the first question, then starts the server and writes down its URL."""
 
