@@ -246,7 +246,7 @@ def _interactive_switch(view: View, policy: Policy, candidates: Mapping[str, Mod
     bid = 0.0
     if view.gpus > 1 and model.memory > _free(view):
         bid = BID * model.cost_s * (1 + _running(view))
-    return Choice(name, "an interactive task waits for it", max(since[name] + bid - view.now, 0.0))
+    return Choice(name, "an interactive or a begun task waits for it", max(since[name] + bid - view.now, 0.0))
 
 
 def _aged_switch(view: View, policy: Policy, candidates: Mapping[str, Model]) -> Choice | None:

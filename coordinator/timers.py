@@ -39,7 +39,11 @@ class Due:
 DUE = {
     "wait": Due(("timed",)),
     "deadline": Due(("asked", "listening"), "deadline", "no answer before the deadline"),
-    "queue": Due(("queued",), "queue_timeout", "it waited longer than queue_timeout_ms for a runner"),
+    "queue": Due(
+        ("queued",),
+        "queue_timeout",
+        "for longer than queue_timeout_ms no runner served its model or type",
+    ),
 }
 
 

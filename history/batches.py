@@ -41,7 +41,7 @@ class BatchRefused(Exception):
         super().__init__(
             f"{other} of this workflow is running"
             if reason == "running"
-            else f"{other} of this workflow was started less than a minute ago"
+            else f"{other} of this workflow was started less than a minute ago; wait {retry_after_s:.0f} s, or force it"
         )
 
 

@@ -20,7 +20,7 @@ def machines(models: Sequence[Shown], runners: Sequence[Shown]) -> RenderableTyp
     engines = [runner for runner in runners if runner.get("engine")]
     if busy := [model for model in models if model["queued"] or model["running"] or model["loads"]]:
         parts += [Text(), _models(busy, {runner["runner_id"]: _name(runner) for runner in engines})]
-        parts += [line for model in busy for line in _breakers(model)]
+        parts += [line for model in busy for line in breakers(model)]
     if engines:
         parts += [Text(), _gpus(engines)]
         parts += [line for runner in engines for line in _standstill(runner)]
@@ -41,7 +41,8 @@ def _models(models: Sequence[Shown], names: Mapping[str, str]) -> Table:
     return shown
 
 
-def _breakers(model: Shown) -> Iterable[Text]:
+def breakers(model: Shown) -> Iterable[Text]:
+    """A line for each runner that does not serve the model, with its reason."""
     for breaker in model["breakers"]:
         reason = breaker.get("reason") or "its engine is away"
         yield Text(f"{model['model']} is held by {breaker.get('runner')}: {reason}", style="yellow")

@@ -68,7 +68,9 @@ def plan(
     ] = None,
     slots: Annotated[int, typer.Option(min=1, max=1024, help="Tasks that a model on a GPU executes at once.")] = 8,
     measured_on: Annotated[str, typer.Option(metavar="GPU", help="The kind of GPU that --from-batch ran on.")] = "8GB",
-    speed: Annotated[float, typer.Option(min=0.01, help="Of --from-batch: how much too fast its GPUs were.")] = 1.0,
+    speed: Annotated[
+        float, typer.Option(min=0.01, help="How much too fast its GPUs were; simulated: 50.")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the chance that items are drawn by.")] = 1,
     svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the GPUs over time, a colour a model.")] = None,
     as_json: Json = False,
@@ -83,11 +85,13 @@ def plan(
 
     try:
         given = read_given(branch or (), loop or (), map_ or (), time or (), model or ())
-        cards, kind = read_fleet(gpus), read_fleet(measured_on)[0]
+        cards, kinds = read_fleet(gpus), set(read_fleet(measured_on))
+        if len(kinds) > 1:
+            raise PlanFault("--measured-on: one kind of GPU; times of a batch on several kinds can not be told apart")
         recorded = None
         if from_batch is not None:
             with client_of(api, data) as client:
-                recorded = read_batch(client, from_batch, pace=kind.pace, speed=speed)
+                recorded = read_batch(client, from_batch, pace=kinds.pop().pace, speed=speed)
         asked = _simulate(workflow, items, cards, slots, given, recorded, seed)
     except PlanFault as fault:
         raise typer.BadParameter(str(fault)) from None

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from pavane.cli.options import Api, Data, Json, client_of, example
 from pavane.cli.output import (
@@ -21,7 +22,8 @@ from pavane.cli.output import (
 )
 from pavane.client import Client
 from pavane.event_lines import difference
-from schemas.keys import path_of
+from pavane.machines import breakers
+from schemas.keys import path_of, pool_of
 
 LAST_EVENTS = 2_000
 """Events of a run that are looked through for conditions in error."""
@@ -39,6 +41,7 @@ def show(run_id: RunArgument, as_json: Json = False, api: Api = None, data: Data
         found = client.get("runs", run_id)
         faults = [] if as_json else _condition_errors(client, found)
         patched = None if as_json else _last_patch(client, found)
+        held = [] if as_json else held_models(client, found["live_tokens"])
     if as_json:
         print_json(found)
         return
@@ -55,6 +58,7 @@ def show(run_id: RunArgument, as_json: Json = False, api: Api = None, data: Data
         ]
     if found["live_tokens"]:
         parts += ["\nlive tokens", _tokens(found["run_id"], found["live_tokens"])]
+    parts += held
     if found["children"]:
         children = table("  NODE", "STATUS", "RUN|36")
         for child in found["children"]:
@@ -71,6 +75,14 @@ def _last_patch(client: Client, found: Mapping[str, Any]) -> str | None:
         return None
     (last,) = client.get("runs", found["run_id"], "revisions", after=found["revision"] - 1, limit=1)["revisions"]
     return f"{clock(last['at'])} by {last['by'] or 'somebody'}: {last['description'] or difference(last)}"
+
+
+def held_models(client: Client, tokens: list[dict[str, Any]]) -> list[Text]:
+    """Why the models that its queued tokens wait for are not served, where that is so."""
+    pools = {pool_of(token["stream"]) for token in tokens if token["state"] == "queued" and token["stream"]}
+    if not pools - {""}:
+        return []
+    return [line for model in client.get("models")["models"] if model["model"] in pools for line in breakers(model)]
 
 
 def _condition_errors(client: Client, found: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -31,6 +31,10 @@ def _measured(recorded: Recorded | None) -> Iterator[str]:
     if recorded is not None:
         tasks = sum(recorded.measured.values())
         yield f"each item follows one of {len(recorded.runs)} runs of {recorded.batch_id}, with {tasks} measured tasks"
+        yield (
+            f"they ran on GPUs of one kind, of pace {recorded.pace:g}, at {recorded.speed:g} times their real speed "
+            "(--measured-on, --speed): otherwise the times are wrong"
+        )
 
 
 def _times(nodes: Sequence[Node], given: Given, known: set[tuple[str, str]]) -> Iterator[str]:

@@ -28,6 +28,8 @@ class Recorded:
     runs: list[Facts]
     pooled: Facts
     measured: Mapping[str, int]  # node -> tasks
+    pace: float = 1.0  # of the GPUs that they ran on
+    speed: float = 1.0  # of those GPUs' simulation
 
 
 @dataclass(slots=True)
@@ -79,7 +81,7 @@ def record(
             pooled.setdefault(key, []).extend(values)
             if key[0] == "seconds":
                 measured[key[1]] = measured.get(key[1], 0) + len(values)
-    return Recorded(batch_id, runs, pooled, measured)
+    return Recorded(batch_id, runs, pooled, measured, pace, speed)
 
 
 def _read_run(events: Iterable[Mapping[str, Any]], facts: Facts, speed: float) -> list[_Execution]:

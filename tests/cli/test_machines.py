@@ -1,10 +1,12 @@
 """Tables of GPUs and models, at the widths of terminals."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
+from pavane.cli.show import held_models
+from pavane.client import Client
 from pavane.machines import machines
 
 REASON = "connection refused at http://127.0.0.1:11434, asked 5 times"
@@ -89,3 +91,19 @@ def test_nothing_works() -> None:
     with console.capture() as capture:
         console.print(machines([], []))
     assert capture.get().strip() == ""
+
+
+def test_show_says_why_a_queued_tasks_model_is_not_served() -> None:
+    class Api:
+        def get(self, *path: str) -> dict[str, Any]:
+            assert path == ("models",)
+            return {"models": MODELS}
+
+    tokens = [
+        {"state": "queued", "stream": "wf.tasks.agent.llama3.1:8b:interactive"},
+        {"state": "queued", "stream": "wf.tasks.agent.phi3"},
+        {"state": "running", "stream": "wf.tasks.agent.gemma3:4b"},
+    ]
+    lines = held_models(cast(Client, Api()), tokens)
+    assert [line.plain for line in lines] == [f"llama3.1:8b is held by runner-3: {REASON}"]
+    assert held_models(cast(Client, None), [{"state": "queued", "stream": "wf.tasks.function"}]) == []

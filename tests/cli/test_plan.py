@@ -104,6 +104,7 @@ def test_models_and_cards_that_nobody_knows(pavane: Pavane, tmp_path: Path) -> N
         (["--time", "grade=-1"], "can not be"),
         (["--time", "grade=nan"], "can not be"),
         (["--model", "phi3=1"], "weights in GB"),
+        (["--from-batch", "batch_1", "--measured-on", "8GB,24GB"], "one kind of GPU"),
         (["--items", "0"], "--items"),
         (["--items", "1000000"], "fewer items"),
     ],
