@@ -42,8 +42,8 @@ for variable in (
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: many tests wait for processes, and for what they promise to do in time."""
-    return len(os.sched_getaffinity(0)) + 1
+    """More than there are cores: many tests wait for processes, and for what they promise to do in time."""
+    return max(4, len(os.sched_getaffinity(0)) + 1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
