@@ -68,9 +68,7 @@ def plan(
     ] = None,
     slots: Annotated[int, typer.Option(min=1, max=1024, help="Tasks that a model on a GPU executes at once.")] = 8,
     measured_on: Annotated[str, typer.Option(metavar="GPU", help="The kind of GPU that --from-batch ran on.")] = "8GB",
-    speed: Annotated[
-        float, typer.Option(min=0.01, help="How much too fast its GPUs were; simulated: 50.")
-    ] = 1.0,
+    speed: Annotated[float, typer.Option(min=0.01, help="How much too fast its GPUs were; simulated: 50.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the chance that items are drawn by.")] = 1,
     svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the GPUs over time, a colour a model.")] = None,
     as_json: Json = False,
