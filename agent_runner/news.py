@@ -45,7 +45,7 @@ class News:
         finally:
             for wait in waits - {read}:
                 wait.cancel()
-        return read.done()
+        return read.done() and read.exception() is None and bool(read.result())
 
     async def close(self) -> None:
         read, self._read = self._read, None
@@ -73,8 +73,8 @@ class News:
         answers: Sequence[Any] = await pipe.execute() if keys else []
         return {key: answer[0][0] if answer else b"0-0" for key, answer in zip(keys, answers, strict=True)}
 
-    async def _listen(self, ends: dict[str, bytes]) -> None:
+    async def _listen(self, ends: dict[str, bytes]) -> Any:
+        """The entry that came, if any did in time."""
         if ends:
-            await self._store.redis.xread(ends, count=1, block=self._block_ms)
-        else:
-            await asyncio.sleep(self._block_ms / 1000)
+            return await self._store.redis.xread(ends, count=1, block=self._block_ms)
+        return await asyncio.sleep(self._block_ms / 1000)

@@ -92,7 +92,7 @@ async def test_who_has_not_looked_for_long_looks_at_once(
 )
 async def test_news_of_some_models(store: RunStore, stream: str, pools: set[str] | None, comes: bool) -> None:
     await store.redis.sadd(store.keys.streams, *map(agent_stream, "mn"))
-    news, wanted = News(store, 50), None if pools is None else frozenset(pools)
+    news, wanted = News(store, 500), None if pools is None else frozenset(pools)
     assert not await news.wait(asyncio.Event(), wanted)  # what came before is seen by the look that follows
     await store.redis.xadd(store.keys.stream(agent_stream(stream)), {"x": "y"})
     assert await news.wait(asyncio.Event(), wanted) is comes
