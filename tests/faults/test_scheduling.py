@@ -152,8 +152,10 @@ async def test_a_runner_stands_still_and_its_engine_is_taken(floor: Floor, momen
     await says_that_it_waits(floor, zombie, heir)
     await is_right(floor, run_ids)
     assert (await starts(floor)).count(zombie.name) == begun_before
-    assert (await stats(shared))["loads_by_model"][OTHER] == 1
-    assert "not in the engine's memory" not in heir.log.read_text()
+    loads = (await stats(shared))["loads_by_model"][OTHER]
+    # A request that was just being sent as it was stopped is sent when it wakes, and may displace a model once.
+    assert loads == 1 or (moment == "draining" and loads == 2)
+    assert loads == 2 or "not in the engine's memory" not in heir.log.read_text()
 
 
 async def is_asked(engine: Process, requests: int) -> bool:
