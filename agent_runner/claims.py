@@ -71,6 +71,7 @@ class Claims:
         try:
             claimed.work.append(await self._work(claim, started))
         except TaskFailed as failure:
+            failure.metadata["runner"] = self._runner_id
             claimed.finishes.append(outcome.failed(claim.task, started.attempt, failure))
 
     async def _renewed(self, claim: Claim, started: StartedTask) -> Claim:

@@ -6,19 +6,24 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 from agent_runner.capacity import Seat
+from agent_runner.engine_time import Cost, EngineTime
 from agent_runner.engines.engine import ChatReply, ChatRequest, EngineError, Resident, short_name
+from agent_runner.engines.fence import NotOurs
 from agent_runner.guarded_engine import EngineHeld, GuardedEngine
 from agent_runner.hands import Hands
 from agent_runner.measures import Measures
 from agent_runner.wakeup import Wakeup
 
 log = logging.getLogger("pavane.runner")
+
+T = TypeVar("T")
 
 CRASHES = 5
 """So often an engine may go away while it answers one request; then the request fails, as any other may."""
@@ -28,10 +33,11 @@ SUSPECT = 2
 
 @dataclass(eq=False, slots=True)
 class Loaded:
-    """A model in memory, or on its way in or out."""
+    """A model in memory, or on its way in or out. `load_ms`: of a load that no execution has used yet."""
 
     seat: Seat
     state: Literal["loading", "ready", "draining"] = "loading"
+    load_ms: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -88,9 +94,11 @@ class Gpu:
         self._changed = changed
         self._waiting: Counter[str] = Counter()
         self._waits_since: dict[asyncio.Task[Any] | None, float] = {}  # by the task that executes
+        self._time = EngineTime()
         self._freed, self._arrived = Wakeup(), asyncio.Event()
         self._suspect = asyncio.Lock()  # whoever is asked, of those that the engine has gone away with
         self._switching: asyncio.Task[None] | None = None
+        guarded.engine.fence.may_send = lambda: self._is_ours
 
     # -- what is there -----------------------------------------------------------------------------
     def slots(self, pool: str) -> int:
@@ -141,41 +149,51 @@ class Gpu:
         self._freed.notify()
 
     # -- the executions' side ----------------------------------------------------------------------
-    async def chat(self, pool: str, request: ChatRequest) -> ChatReply:
-        """Ask the model, however long it or the engine is away meanwhile. `load_ms` includes that wait.
+    async def chat(self, pool: str, request: ChatRequest, cost: Cost | None = None) -> ChatReply:
+        """Ask the model, however long it or the engine is away meanwhile. What that took is added to `cost`.
 
         Raises EngineError. The request's timeout begins anew with each try.
         """
-        began, waited_s, crashes = time.monotonic(), 0.0, 0
+        crashes, cost = 0, cost or Cost()
         while True:
             if not self._can_ask(pool):
-                await self._until_there(pool, request.options)
-                waited_s = time.monotonic() - began
+                await self._until_there(pool, request.options, cost)
             try:
                 async with self._suspect if crashes >= SUSPECT else nullcontext():
                     if not self._can_ask(pool):  # it went away with another suspect
                         continue
-                    reply = await self.guarded.chat(pool, request)
-                return replace(reply, load_ms=reply.load_ms + round(waited_s * 1000))
+                    return await self._ask(pool, request, cost)
+            except NotOurs:
+                continue
             except EngineHeld as held:
                 if held.pool is None:
                     self.lose()
                     crashes += 1
                 if crashes == CRASHES:
                     raise EngineError("connection", f"the engine went away {crashes} times: {held.reason}") from None
-                with self._aside(pool):
+                with self._aside(pool, cost):
                     await self.guarded.until_closed(pool)
-                waited_s = time.monotonic() - began
+
+    async def _ask(self, pool: str, request: ChatRequest, cost: Cost) -> ChatReply:
+        loaded = self.residents[pool]
+        cost.load_ms, loaded.load_ms = cost.load_ms + loaded.load_ms, 0
+        mark = self._time.begin(time.monotonic())
+        try:
+            reply = await self.guarded.chat(pool, request)
+        finally:
+            cost.gpu_ms += self._time.end(mark, time.monotonic()) * 1000
+        cost.wait_ms += reply.wait_ms
+        return reply
 
     def _can_ask(self, pool: str) -> bool:
         loaded = self.residents.get(pool)
         return loaded is not None and loaded.state != "loading" and self._is_ours
 
-    async def _until_there(self, pool: str, options: Mapping[str, Any]) -> None:
+    async def _until_there(self, pool: str, options: Mapping[str, Any], cost: Cost) -> None:
         need = self.needs.setdefault(pool, Need(time.monotonic(), options))
         need.count += 1
         try:
-            with self._aside(pool):
+            with self._aside(pool, cost):
                 while not self._can_ask(pool):
                     self._arrived.clear()
                     await self._arrived.wait()
@@ -185,7 +203,7 @@ class Gpu:
                 self.needs.pop(pool, None)
 
     @contextmanager
-    def _aside(self, pool: str) -> Iterator[None]:
+    def _aside(self, pool: str, cost: Cost) -> Iterator[None]:
         """An execution that waits keeps its slot, and nothing else from going on."""
         self._waiting[pool] += 1
         self._waits_since[asyncio.current_task()] = time.monotonic()
@@ -196,7 +214,7 @@ class Gpu:
             yield
         finally:
             self._waiting[pool] -= 1
-            del self._waits_since[asyncio.current_task()]
+            cost.held_ms += round((time.monotonic() - self._waits_since.pop(asyncio.current_task())) * 1000)
             self._measures.disturb(pool)
             self._meter()
 
@@ -217,7 +235,7 @@ class Gpu:
         try:
             await self._freed.until(lambda: self._is_ours and not any(map(self.running, leaving)))
             for pool in leaving:
-                await self._unload(pool)
+                await self._while_ours(partial(self._unload, pool))
             await self._make_room(seat)
             drained = time.monotonic()
             had_to_load = await self._load(seat)
@@ -258,7 +276,7 @@ class Gpu:
         free = seat.capacity - sum(loaded.seat.memory for loaded in self.residents.values())
         for other in others if seat.memory > free - sum(one.size_vram for one in others) else ():
             log.warning("%s, which somebody else has loaded, makes room for %s", other.model, seat.pool)
-            await self.guarded.unload(other.model, other.model)
+            await self._while_ours(partial(self.guarded.unload, other.model, other.model))
 
     async def _load(self, seat: Seat) -> bool:
         """Whether it had to be loaded: an engine may have kept it."""
@@ -268,14 +286,27 @@ class Gpu:
         self.residents[seat.pool] = Loaded(seat)
         self.target = None
         self._meter()
-        load_ms = await self.guarded.load(seat.pool, seat.model, seat.options)
+        load_ms = await self._while_ours(partial(self.guarded.load, seat.pool, seat.model, seat.options))
         if seat.pool not in self.residents:  # given up meanwhile
             return False
         self.residents[seat.pool].state = "ready"
         if not was_there:
+            self.residents[seat.pool].load_ms = load_ms
             self.loads[seat.pool] += 1
             log.info("loaded %s in %d ms", seat.pool, load_ms)
         return not was_there
+
+    async def _while_ours(self, act: Callable[[], Awaitable[T]]) -> T:
+        """What `act` gives, which has an effect on the engine. A runner that stood still in between first looks whose
+        that is: it goes on when it is its own still, and leaves (`leave`) when it is another's."""
+        while True:
+            while not self._is_ours:
+                self._arrived.clear()
+                await self._arrived.wait()
+            try:
+                return await act()
+            except NotOurs:
+                continue
 
     def leave(self) -> None:
         """Another runner has the engine: a switch that was under way is none of ours."""
@@ -324,8 +355,8 @@ class Gpu:
         try:
             for pool in list(self.residents) if self._is_ours else ():
                 await self._unload(pool)
-        except EngineHeld as held:
-            log.info("models stay loaded: %s", held.reason)
+        except (EngineHeld, NotOurs) as held:
+            log.info("models stay loaded: %s", held or "the engine may be another runner's")
         finally:
             await self.guarded.close()
 

@@ -40,6 +40,7 @@ from agent_runner.wakeup import Wakeup
 from agent_runner.work import Fetched, NodeKind, Work
 from lua.run_store import Finish, RunStore
 from schemas.expressions.error import TemplateError
+from schemas.expressions.expression import parse_expression
 from schemas.ids import NAME
 
 log = logging.getLogger("pavane.runner")
@@ -97,6 +98,7 @@ class Runner:
         self._outcomes: list[tuple[Execution | None, Finish]] = []
         self._stopping = asyncio.Event()
         self._drained = False
+        self._settling, self._settled = asyncio.Lock(), False
         self._ready, self._to_finish, self._quiet = Wakeup(), Wakeup(), Wakeup()
 
     def _of_engine(self, engine: Engine) -> tuple[Gpu, ModelIntake]:
@@ -109,6 +111,9 @@ class Runner:
         return gpu, intake
 
     async def run(self, stop: asyncio.Event) -> None:
+        # The first expression of a process loads the parser. Nothing else goes on meanwhile, on a busy machine for a
+        # second or more: so it is done before there is a lease that could end.
+        parse_expression("true")
         log.info("runner %s serves %s", self.runner_id, ", ".join(self._nodes))
         serving = [self._repeat(step, self._stopping.is_set) for step in (self._fetch, self._start, self._reclaim)]
         serving_tasks = [asyncio.create_task(loop) for loop in serving]
@@ -125,10 +130,19 @@ class Runner:
             await self._leave()
 
     # -- the loops ---------------------------------------------------------------------------------
+    async def _settle(self) -> None:
+        async with self._settling:
+            if not self._settled:
+                if left := await self.streams.return_former():
+                    log.info("%d tasks that a former process of this id held are free", left)
+                self._settled = True
+
     async def _fetch(self) -> None:
+        await self._settle()
         self._take_in(await self.intake.fetch())
 
     async def _reclaim(self) -> None:
+        await self._settle()
         waiting: int = await self.store.redis.llen(self.store.keys.signals)
         if waiting < COORDINATOR_BEHIND:
             self._take_in(await self.intake.reclaim(BATCH))
@@ -218,10 +232,11 @@ class Runner:
 
     async def _outcome(self, work: Work) -> Finish:
         """Execute it; whatever happens is an outcome, except that the runner stops."""
+        facts = {"runner": self.runner_id, **({"llm_model": work.model} if work.model else {})}
         try:
             variables = await self._variables(work)
             result = await self._nodes[work.node.type].execute(work, variables)
-            return outcome.completed(work.task, work.attempt, result.output, result.metadata)
+            return outcome.completed(work.task, work.attempt, result.output, {**result.metadata, **facts})
         except TemplateError as error:
             failure = TaskFailed("template", str(error))
         except TaskFailed as error:
@@ -229,6 +244,7 @@ class Runner:
         except Exception as error:
             log.exception("%s of %s failed in the runner", work.node.id, work.task.run_id)
             failure = TaskFailed("interrupted", f"the runner failed: {type(error).__name__}: {error}")
+        failure.metadata |= facts
         return outcome.failed(work.task, work.attempt, failure)
 
     async def _variables(self, work: Work) -> Mapping[str, Any]:

@@ -104,6 +104,24 @@ class Streams:
         """Let other runners take these entries over at once."""
         await self._claim(tasks, RETURNED, LONG_IDLE_MS)
 
+    async def return_former(self) -> int:
+        """Hand back what a process of this id that is no more has left, so that nobody waits for it to grow idle; how
+        many entries. To be done before the first read: what is read after that is this process's own."""
+        names = [member.decode() for member in await self._redis.smembers(self._keys.streams)]
+        pipe = self._redis.pipeline(transaction=False)
+        for name in names:
+            key = self._keys.stream(name)
+            pipe.xpending_range(key, RUNNERS_GROUP, "-", "+", _LEFT, consumername=self._runner_id)
+        claims, left = self._redis.pipeline(transaction=False), 0
+        for name, entries in zip(names, await pipe.execute(raise_on_error=False), strict=True):
+            if entries and not isinstance(entries, ResponseError):  # the group may not be there yet
+                ids = [entry["message_id"] for entry in entries]
+                claims.xclaim(self._keys.stream(name), RUNNERS_GROUP, RETURNED, 0, ids, idle=LONG_IDLE_MS, justid=True)
+                left += len(ids)
+        if left:
+            await claims.execute()
+        return left
+
     async def leave(self) -> None:
         """Remove this consumer. Entries with outcomes that are not routed yet stay pending, though not for it."""
         for name in self._known:

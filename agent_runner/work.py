@@ -15,11 +15,10 @@ from schemas.messages import Task
 
 
 @dataclass(eq=False, slots=True)
-class Fetched:
-    """A stream entry in this runner's hands that is not started. `reclaimed`: it was another runner's."""
+class InHand:
+    """A task of a stream, in this runner's hands."""
 
     task: Task
-    reclaimed: bool = False
 
     @property
     def interactive(self) -> bool:
@@ -28,6 +27,13 @@ class Fetched:
     @property
     def pool(self) -> str:
         return pool_of(self.task.stream)
+
+
+@dataclass(eq=False, slots=True)
+class Fetched(InHand):
+    """One that is not started. `reclaimed`: it was another runner's."""
+
+    reclaimed: bool = False
 
 
 @dataclass(slots=True)
@@ -39,26 +45,22 @@ class Program:
 
 
 @dataclass(eq=False, slots=True)
-class Work:
+class Work(InHand):
     """One execution: attempt `started.attempt` of the task's token, under `program`."""
 
-    task: Task
     node: Node
     program: Program
     started: StartedTask
     timeout_s: float
 
     @property
+    def model(self) -> str | None:
+        """Of an agent's."""
+        return self.node.config.get("model") if self.node.type == "agent" else None
+
+    @property
     def attempt(self) -> int:
         return self.started.attempt
-
-    @property
-    def interactive(self) -> bool:
-        return is_fast_lane(self.task.stream)
-
-    @property
-    def pool(self) -> str:
-        return pool_of(self.task.stream)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,32 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import conditions, decisions, gpu_policy, hops, maps, patches, real_engine, submission
+from benchmarks import (
+    conditions,
+    decisions,
+    gpu_policy,
+    hops,
+    maps,
+    patches,
+    real_engine,
+    recorder,
+    recovery,
+    submission,
+    time_travel,
+    whatif,
+)
 from benchmarks.gpus import figures as gpus
 
 MEASUREMENTS = {
     "hops": hops.measure,
+    "recorder": recorder.measure,
+    "time_travel": time_travel.measure,
+    "recovery": recovery.measure,
     "conditions": conditions.measure,
     "submission": submission.measure,
     "maps": maps.measure,
     "patches": patches.measure,
+    "whatif": whatif.measure,
     "policy": gpu_policy.measure,
     "decisions": decisions.measure,
     "engines": real_engine.measure,

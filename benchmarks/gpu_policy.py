@@ -14,7 +14,8 @@ from typing import Any
 from agent_runner.scheduler import Policy
 from benchmarks.figure import Figure
 from benchmarks.gpusim.gpusim import Sim
-from benchmarks.gpusim.policies import Ollama, Wave
+from benchmarks.gpusim.ollama import Ollama
+from benchmarks.gpusim.wave import Wave
 from benchmarks.gpusim.workloads import H_GPUS, MODELS, S_GPUS, V24, add_prio, bound, hetero_H, mixed_M, seed_S
 from benchmarks.scheduled import Scheduled
 

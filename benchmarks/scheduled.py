@@ -22,7 +22,7 @@ from typing import Any
 
 from agent_runner.scheduler import Model, Policy, Resident, View, next_model, next_tasks, rates_given, victims
 from benchmarks.gpusim.gpusim import GPU, TICK, Inst, Sim
-from benchmarks.gpusim.policies import Base
+from benchmarks.gpusim.policy import Base
 
 WEIGHT = 0.2  # of a new measurement in its moving average
 GB = 1_000_000_000

@@ -15,6 +15,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from coordinator.gpus import Gpus
 from coordinator.service_loop import repeat
+from history.artifact_store import ArtifactStore
 from history.batches import Batches, Claimed, Item, OpenBatch
 from lua.answers import Started
 from lua.run_store import RunStore
@@ -42,9 +43,10 @@ class Admission:
         waiting_events: int = LIMITS.waiting_events,
         retention_ms: int = RETENTION_MS,
         interval_s: float = 0.25,
+        artifacts: ArtifactStore | None = None,
     ) -> None:
         self.store = store
-        self.batches = Batches(pool)
+        self.batches = Batches(pool, artifacts)
         self.per_gpu = per_gpu
         self.waiting_events = waiting_events
         self.retention_ms = retention_ms

@@ -16,8 +16,9 @@ from typing import Any
 
 from coordinator.opening import NodeFailed, Opened, StartMap, open_node
 from schemas.conditions.condition import Condition
+from schemas.evidence import CONDITIONS, read_values, short, short_texts
 from schemas.expressions.error import EvaluationError
-from schemas.ir import IR, OPENED_TYPES, Node
+from schemas.ir import IR, OPENED_TYPES, Edge, Node
 from schemas.messages import Failure
 from schemas.plan import Arrival, Output, Plan, Rank
 from schemas.values import ValueTooLarge, encode_value
@@ -67,7 +68,7 @@ class Move:
     """The token moves on."""
 
     plan: Plan
-    facts: Mapping[str, Any]  # for the event: decisions, condition_errors, error
+    facts: Mapping[str, Any]  # for the event: decisions, condition_errors, error, taken_over ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class TryAgain:
 
     delay_ms: int
     error: Mapping[str, Any]
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,18 +144,25 @@ def _failed(
     if failure.cause:
         error["cause"] = failure.cause
     if failure.retryable and node.is_task and attempts < node.retry.max_attempts:
-        return TryAgain(_backoff_ms(node, view.failures, chance), error)
-    targets = node.on_error
+        return TryAgain(_backoff_ms(node, view.failures, chance), error, _tries(node, failure))
+    facts = {**(facts or {}), **_tries(node, failure)}
+    path, targets = "on_error", node.on_error
     if failure.klass == "deadline" and node.deadline_path is not None:
-        targets = node.deadline_path
+        path, targets = "deadline_path", node.deadline_path
     if targets is None:
-        return _fail(ir, view, node, error, facts or {})
+        return _fail(ir, view, node, error, facts)
     routing = _Routing(ir, view)
     routing.plan.failed = True
     routing.emit(node, targets, {"error": error}, encode_value({"error": error})[0], view.depth, view.lane)
     routing.pass_through()
     routing.plan.outputs.insert(0, Output(node.id, None, (view.depth, view.lane), ends=not targets))
-    return Move(routing.plan, {**routing.facts(), "error": error})
+    taken_over = {"path": path, "next": list(targets)}
+    return Move(routing.plan, {**facts, **routing.facts(), "error": error, "taken_over": taken_over})
+
+
+def _tries(node: Node, failure: Failure) -> dict[str, Any]:
+    """How often a task may be tried, and whether this failure lets it: the number of the attempt is the error's."""
+    return {"max_attempts": node.retry.max_attempts, "retryable": failure.retryable} if node.is_task else {}
 
 
 def _fail(ir: IR, view: View, node: Node, error: Mapping[str, Any], facts: Mapping[str, Any]) -> Decision:
@@ -163,7 +172,7 @@ def _fail(ir: IR, view: View, node: Node, error: Mapping[str, Any], facts: Mappi
     if map_node and map_node.collect:
         return EndItem(error, facts)
     if view.again and node.is_task:
-        return TryAgain(0, error)
+        return TryAgain(0, error, facts)
     if enclosing is None:
         return Fail(error, facts)
     return fail_map(node, view.scope, error, facts)
@@ -199,6 +208,7 @@ class _Routing:
         self.passes = dict(view.passes)
         self.decisions: list[dict[str, Any]] = []
         self.condition_errors: list[dict[str, Any]] = []
+        self.undecided: dict[str, Any] | None = None  # a branch that knows no way
         self.passing: deque[tuple[Node, Arrival, Any]] = deque()
         self.decided = {view.node_id}
 
@@ -213,12 +223,10 @@ class _Routing:
         return self.view.item if self.view.scope else self.view.input
 
     def facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = {}
-        if self.decisions:
-            facts["decisions"] = self.decisions
-        if self.condition_errors:
-            facts["condition_errors"] = self.condition_errors
-        return facts
+        facts = {
+            "decisions": self.decisions, "condition_errors": self.condition_errors, "undecided": self.undecided,
+        }  # fmt: skip
+        return {name: told for name, told in facts.items() if told}
 
     # -- a node's work is done -------------------------------------------------------------------
     def leave(self, node: Node, value: Any, text: str, depth: int, lane: str, iteration: int) -> None:
@@ -231,10 +239,17 @@ class _Routing:
 
     def _edges_that_hold(self, node: Node, value: Any, iteration: int) -> list[str]:
         variables = self._variables(node, value, iteration)
-        targets = [
-            edge.to for edge in node.edges if edge.condition is None or self._holds(node, edge.condition, variables)
-        ]
-        self.decisions.append({"node": node.id, "edges": targets})
+        edges: dict[bool, list[Edge]] = {True: [], False: []}
+        for edge in node.edges:
+            holds = edge.condition is None or self._holds(node, edge.condition, variables, to=edge.to)
+            edges[holds].append(edge)
+        targets = [edge.to for edge in edges[True]]
+        decision: dict[str, Any] = {"node": node.id, "edges": targets}
+        for holds, name in ((True, "true"), (False, "false")):
+            told = [[edge.to, short(edge.condition.text)] for edge in edges[holds] if edge.condition][:CONDITIONS]
+            decision |= {name: told} if told else {}
+        conditions = (edge.condition for edge in node.edges if edge.condition)
+        self.decisions.append(decision | read_values(conditions, variables))
         return targets
 
     def _record(self, node: Node, value: Any, text: str, depth: int, lane: str, *, ends: bool) -> None:
@@ -271,6 +286,7 @@ class _Routing:
             except NodeFailed:
                 # It fails as a token of its own, so that what came before it counts as done and `retry` starts there.
                 self.plan.fires.append(arrival)
+                self.undecided = None
 
     # -- nodes decided here ------------------------------------------------------------------------
     def execute(self, node: Node, arrived: Mapping[str, Any], depth: int, lane: str) -> None:
@@ -292,17 +308,24 @@ class _Routing:
 
     def _branch(self, node: Node, value: Any, iteration: int, depth: int, lane: str) -> None:
         variables = self._variables(node, value, iteration)
+        conditions: list[Condition] = []  # that were asked
         for number, rule in enumerate(node.rules):
-            if self._holds(node, rule.condition, variables):
-                taken: int | str = number
-                targets = rule.next
+            conditions.append(rule.condition)
+            if self._holds(node, rule.condition, variables, rule=number):
+                decision: dict[str, Any] = {"rule": number, "next": list(rule.next), "true": short(rule.condition.text)}
+                missed = conditions[:-1]
                 break
         else:
+            missed = conditions
             if node.default is None:
+                told = {"node": node.id, "false": short_texts(missed)}
+                self.undecided = told | read_values(conditions, variables)
                 raise NodeFailed("no_branch", f"no rule of {node.id} is true and it has no default")
-            taken, targets = "default", node.default
-        self.decisions.append({"node": node.id, "rule": taken, "next": list(targets)})
-        self._pass_on(node, targets, value, depth, lane)
+            decision = {"rule": "default", "next": list(node.default)}
+        if missed:
+            decision["false"] = short_texts(missed)
+        self.decisions.append({"node": node.id, **decision, **read_values(conditions, variables)})
+        self._pass_on(node, decision["next"], value, depth, lane)
 
     def _loop(self, node: Node, value: Any, arrived: Mapping[str, Any], depth: int, lane: str) -> None:
         loop = node.loop
@@ -321,7 +344,9 @@ class _Routing:
         self.passes[node.id] = self.plan.passes[node.id] = passes
         if node.id in self.plan.restarted:
             self.plan.restarted.remove(node.id)
-        self.decisions.append({"node": node.id, "pass": passes, "result": result, "next": list(targets)})
+        decision = {"node": node.id, "pass": passes, "max": loop.max_iterations, "result": result}
+        decision |= {"next": list(targets), "true" if again else "false": short(loop.condition.text)}
+        self.decisions.append(decision | read_values([loop.condition], variables))
         self._pass_on(node, targets, value, depth, lane)
 
     def _restart(self, loops: tuple[str, ...]) -> None:
@@ -331,7 +356,7 @@ class _Routing:
             if inner not in self.plan.restarted:
                 self.plan.restarted.append(inner)
 
-    def _pass_on(self, node: Node, targets: tuple[str, ...], value: Any, depth: int, lane: str) -> None:
+    def _pass_on(self, node: Node, targets: list[str] | tuple[str, ...], value: Any, depth: int, lane: str) -> None:
         text = self._text(value)
         self._record(node, value, text, depth, lane, ends=not targets)
         self.emit(node, targets, value, text, depth, lane)
@@ -364,12 +389,11 @@ class _Routing:
         variables["output"] = value
         return variables
 
-    def _holds(self, node: Node, condition: Condition, variables: Mapping[str, Any]) -> bool:
-        """An error counts as false, and is a fact of the event."""
+    def _holds(self, node: Node, condition: Condition, variables: Mapping[str, Any], **place: int | str) -> bool:
+        """An error counts as false, and is a fact of the event. `place`: the `rule` of a branch, or `to` of an edge."""
         try:
             return condition.holds(variables)
         except EvaluationError as error:
-            self.condition_errors.append(
-                {"node": node.id, "expression": condition.text, "code": error.code, "message": error.message}
-            )
+            told = {"node": node.id, **place, "expression": condition.text, "code": error.code}
+            self.condition_errors.append({**told, "message": error.message})
             return False

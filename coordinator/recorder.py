@@ -12,64 +12,87 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from contextlib import suppress
 from typing import Any
 
-import orjson
 import psycopg
 from psycopg import AsyncConnection
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from coordinator.stream import NAMES_ARTIFACT, Part, RawEntry, continues, middle, named, parts, read_entry, read_started
+from history.artifact_store import ArtifactStore, StoreAway
 from history.entry import Entry
-from history.journal import START, Journal, Page
+from history.journal import SNAPSHOT_EVERY, START, Journal, Page, Written
 from lua.run_store import RunStore
-from schemas.events import STATUS_OF, event_json
+from schemas.events import STARTS, STATUS_OF
 from schemas.keys import Keys
-from schemas.values import ARTIFACT
 
 log = logging.getLogger(__name__)
 
 READ_COUNT = 2_000
+"""Entries that are read at once; a page is made of some such reads."""
+PAGE_COUNT, PAGE_BYTES = 10_000, 16 << 20
+"""A page ends with the read in which it reaches one of these."""
+SLICE = 100
+"""Entries that are worked on before the servers are looked after again: so they work at the same time."""
+STEP_COUNT = 100
+"""More events than a step makes."""
 READ_BLOCK_MS = 500
 LINGER_S = 0.05
 """Pause after a page that was not full: small transactions cost as much as large ones."""
 STANDBY_S = 1.0
 BACKOFF_S = (0.1, 5.0)
-ARTIFACTS_IN_PAGE = 64
-"""A page ends where it names more: each may be some megabytes."""
 PREPARE_S = 86_400
 """Partitions are made once a day, for the months to come."""
 
 Connect = Callable[[], Awaitable[AsyncConnection[Any]]]
-RawEntry = tuple[bytes, Mapping[bytes, bytes]]
+OnGap = Callable[[Set[str]], Awaitable[None]]
+OnOlder = Callable[[Set[str] | None], Awaitable[None]]
 
-_ARTIFACT = ARTIFACT.encode()
 _ENDS = frozenset(kind.encode() for kind in STATUS_OF)
-_HEAD = re.compile(rb"[\w.:-]{1,128}\t[1-9]\d{0,8}\t[a-z_]{1,40}\t\d{1,14}\t\w{0,64}\t[\w.:-]{0,256}\t[\w.:/-]{0,1024}")
-_BREAKS = re.compile(rb"[\t\n\r\0]")
 
 
-class Malformed(ValueError):
-    """An entry of the stream that is no event."""
+class StreamLost(Exception):
+    """What was read is not in Redis any more, though nobody has recorded it: Redis was emptied in between."""
 
 
 class Recorder:
-    """`connect` opens a connection to Postgres for this recorder alone. The counters are for metrics."""
+    """`connect` opens a connection to Postgres for this recorder alone. The counters are for metrics.
 
-    def __init__(self, redis: Redis, keys: Keys, connect: Connect) -> None:
+    Two hooks put right what one of the servers has lost. They are awaited one at a time, by the recorder that records,
+    between two transactions; what they raise is logged and stops nothing, unless it says that a server is away: then
+    the recorder begins again, and so do they. Both may be told of a run again after a restart, until its
+    `run_recovered` or `run_restated` is recorded.
+
+    `on_older(runs)`: Redis came back older than Postgres. None (all runs): the stream ends before the recorded
+        position; awaited before anything is read from it. Else the runs of which Redis tells other events than are
+        recorded: after the page in which that was seen, and at the start for those that are still so. The hook
+        rebuilds runs from what is recorded, with the event `run_recovered`.
+    `on_gap(runs)`: Postgres has lost events of these runs: after the page in which that was seen, and at the start
+        for those that are still so. The hook has their whole states told, with the event `run_restated`.
+    """
+
+    def __init__(
+        self, redis: Redis, keys: Keys, connect: Connect, artifacts: ArtifactStore | None = None,
+        snapshot_every: int = SNAPSHOT_EVERY,
+    ) -> None:  # fmt: skip
         self.store = RunStore(redis, keys)
         self.redis = redis
         self.keys = keys
-        self.journal = Journal(keys.prefix)
+        self.journal = Journal(keys.prefix, artifacts, snapshot_every)
+        self.on_older: OnOlder | None = None
+        self.on_gap: OnGap | None = None
         self.state = "starting"  # then standby, recording, away
         self.recorded = self.repeated = self.diverged = self.malformed = 0
         self._connect = connect
+        self._stop = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Record until `stop`. While Redis or Postgres is away it keeps trying; the stream keeps the events."""
+        self._stop = stop
         delay = BACKOFF_S[0]
         while not stop.is_set():
             try:
@@ -78,7 +101,8 @@ class Recorder:
                     while not stop.is_set():
                         delay = BACKOFF_S[0]
                         if await self.journal.lock(connection):
-                            await self._record(connection, stop)
+                            with suppress(StreamLost):
+                                await self._record(connection, stop)
                         else:
                             self._turn("standby", "another recorder records %s; standing by")
                             await _pause(stop, STANDBY_S)
@@ -99,17 +123,25 @@ class Recorder:
         await self._trim(position)
         self._turn("recording", "recording %s")
         prepared = 0.0
-        while not stop.is_set():
-            if time.time() > prepared + PREPARE_S:
-                prepared = time.time()
-                await self.journal.prepare(connection, int(prepared * 1_000))
-            raw = await self._read(position)
-            for part in _parts(raw):
-                position = await self._write(connection, part)
-            if raw:
-                await self._trim(position)
-            if len(raw) < READ_COUNT:
-                await _pause(stop, LINGER_S)
+        ahead: asyncio.Task[Part] | None = None
+        try:
+            while not stop.is_set():
+                if time.time() > prepared + PREPARE_S:
+                    prepared = time.time()
+                    await self.journal.prepare(connection, int(prepared * 1_000))
+                page = await (ahead or self._read_page(position))
+                full = len(page.raw) >= READ_COUNT
+                # While Postgres works on a page, the next one comes.
+                ahead = asyncio.create_task(self._read_page(page.raw[-1][0].decode())) if full else None
+                for part in parts(page):
+                    position = await self._write(connection, part)
+                if page.raw:
+                    await self._trim(position)
+                if not full:
+                    await _pause(stop, LINGER_S)
+        finally:
+            if ahead:
+                ahead.cancel()
 
     async def _first_position(self, connection: AsyncConnection[Any]) -> str:
         """Where to go on. A stream that ends before the position is an older one, or a new: all of it is looked at,
@@ -118,36 +150,108 @@ class Recorder:
         last = START
         if await self.redis.exists(self.keys.events):
             last = (await self.redis.xinfo_stream(self.keys.events))["last-generated-id"].decode()
-        if _order(last) < _order(position):
+        gaps, diverged = await self.journal.wrong_runs(connection)
+        older = _order(last) < _order(position)
+        if older:
             log.warning("%s ends at %s, before the position %s: reading it all", self.keys.events, last, position)
-            return START
+            position = START
+        await self._put_right(gaps, diverged, older)
         return position
 
-    async def _read(self, position: str) -> Sequence[RawEntry]:
-        answer = await self.redis.xread({self.keys.events: position}, count=READ_COUNT, block=READ_BLOCK_MS)
+    async def _put_right(self, gaps: Set[str], diverged: Set[str], older: bool = False) -> None:
+        """Tell the hooks, if there is anything to tell."""
+        try:
+            if self.on_older and (older or diverged):
+                await self.on_older(None if older else diverged)
+            if self.on_gap and gaps:
+                await self.on_gap(gaps)
+        except (psycopg.OperationalError, psycopg.InterfaceError, RedisError, OSError):
+            raise
+        except Exception:
+            log.exception("runs that are to be put right stay as they are until the recorder starts again")
+
+    async def _read_page(self, position: str) -> Part:
+        """What follows on the position. It never ends within a step."""
+        raw: list[RawEntry] = []
+        entries: list[Entry] = []
+        whole, size = True, 0
+        while len(raw) < PAGE_COUNT and size < PAGE_BYTES:
+            more = await self._read(position, block=not raw)
+            if len(more) == READ_COUNT:
+                more = [*more, *await self._rest_of_step(more[-1])]
+            raw += more
+            try:
+                for first in range(0, len(more), SLICE):
+                    fresh = [read_entry(fields) for _, fields in more[first : first + SLICE]]
+                    size += sum([len(entry.data) for entry in fresh])
+                    entries += fresh
+                    await asyncio.sleep(0)
+            except (ValueError, KeyError):
+                whole = False
+                break
+            if len(more) < READ_COUNT:
+                break
+            position = raw[-1][0].decode()
+        return Part(raw, entries if whole else None)
+
+    async def _read(self, position: str, block: bool) -> Sequence[RawEntry]:
+        answer = await self.redis.xread(
+            {self.keys.events: position}, count=READ_COUNT, block=READ_BLOCK_MS if block else None
+        )
         if isinstance(answer, dict):  # RESP3
             answer = [[name, entries[0]] for name, entries in answer.items()]
         return answer[0][1] if answer else ()
 
-    async def _write(self, connection: AsyncConnection[Any], raw: Sequence[RawEntry]) -> str:
+    async def _rest_of_step(self, last: RawEntry) -> Sequence[RawEntry]:
+        """The entries after the `last` one that was read which its step has written too."""
+        redis: Any = self.redis
+        found: list[RawEntry] = []
+        for one in await redis.xrange(self.keys.events, f"({last[0].decode()}", count=STEP_COUNT):
+            if not continues(one, last):
+                break
+            found.append(one)
+        return found
+
+    async def _write(self, connection: AsyncConnection[Any], part: Part) -> str:
         """Record consecutive entries; the position after them. Those that can not be go to the dead letters."""
+        raw = part.raw
         position = raw[-1][0].decode()
         try:
-            entries = [read_entry(fields) for _, fields in raw]
-            page = Page(position, entries, await self._artifacts(entries), await self._irs(connection, entries))
-            written = await self.journal.write(connection, page)
+            entries = part.entries or [read_entry(fields) for _, fields in raw]
+            page = Page(position, entries, await self._artifacts(raw, entries), await self._irs(connection, entries))
+            written = await self._write_page(connection, page)
         except (ValueError, KeyError, psycopg.DataError, psycopg.IntegrityError) as error:
             if len(raw) > 1:  # find it
-                await self._write(connection, raw[: len(raw) // 2])
-                return await self._write(connection, raw[len(raw) // 2 :])
+                cut = middle(raw)
+                await self._write(connection, Part(raw[:cut], None))
+                return await self._write(connection, Part(raw[cut:], None))
             await self._refuse(*raw[0], error)
             await self.journal.write(connection, Page(position))
             return position
         await self._retire(raw)
+        self._count(written)
+        await self._put_right(written.gaps, written.diverged_runs)
+        return position
+
+    async def _write_page(self, connection: AsyncConnection[Any], page: Page) -> Written:
+        """Waits for the artifact store, and stays the shard's recorder while it does. Raises StoreAway at the stop."""
+        delay = BACKOFF_S[0]
+        while True:
+            try:
+                written = await self.journal.write(connection, page)
+                self._turn("recording", "recording %s")
+                return written
+            except StoreAway as error:
+                self._turn("away", str(error).replace("%", "%%") + "; the events of %s wait in Redis")
+                if self._stop.is_set():
+                    raise
+                await _pause(self._stop, delay)
+                delay = min(delay * 2, BACKOFF_S[1])
+
+    def _count(self, written: Written) -> None:
         self.recorded += written.recorded
         self.repeated += written.repeated
         self.diverged += written.diverged
-        return position
 
     async def _retire(self, raw: Sequence[RawEntry]) -> None:
         """Recorded runs that have ended need not stay for the recorder any more."""
@@ -172,21 +276,38 @@ class Recorder:
         await self.redis.xadd(self.keys.dead_letters, letter, maxlen=100_000, approximate=True)
 
     # -- what the events name ----------------------------------------------------------------------
-    async def _artifacts(self, entries: Sequence[Entry]) -> dict[str, bytes]:
-        wanted = [(entry.run_id, name) for entry in entries if _ARTIFACT in entry.data for name in _named(entry)]
+    async def _artifacts(self, raw: Sequence[RawEntry], entries: Sequence[Entry]) -> dict[str, bytes]:
+        """The artifacts that the events name. Raises StreamLost."""
+        naming = [
+            (entry_id, entry) for (entry_id, _), entry in zip(raw, entries, strict=True) if NAMES_ARTIFACT in entry.data
+        ]
+        wanted = {(entry.run_id, name): entry_id for entry_id, entry in naming for name in named(entry)}
         if not wanted:
             return {}
         pipe = self.redis.pipeline(transaction=False)
         for run_id, name in wanted:
             pipe.hget(self.keys.artifacts(run_id), name)
         found = dict(zip(wanted, await pipe.execute(), strict=True))
-        for run_id, name in [place for place, packed in found.items() if packed is None]:
+        missing = [place for place, packed in found.items() if packed is None]
+        await self._expect_in_stream({wanted[place] for place in missing})
+        for run_id, name in missing:
             log.error("artifact %s of %s is not in Redis", name, run_id, extra={"run_id": run_id})
         return {name: packed for (_, name), packed in found.items() if packed is not None}
 
+    async def _expect_in_stream(self, entry_ids: Set[bytes]) -> None:
+        """Raises StreamLost where one of the entries is gone."""
+        if not entry_ids:
+            return
+        pipe = self.redis.pipeline(transaction=False)
+        for entry_id in entry_ids:
+            pipe.xrange(self.keys.events, entry_id, entry_id)
+        if not all(await pipe.execute()):
+            log.warning("%s lost what was just read of it: beginning again where it is recorded", self.keys.events)
+            raise StreamLost
+
     async def _irs(self, connection: AsyncConnection[Any], entries: Sequence[Entry]) -> dict[str, str]:
         """IRs by digest that no event before these has named."""
-        runs = {read_started(entry)["digest"]: entry.run_id for entry in entries if entry.type == "run_started"}
+        runs = {read_started(entry)["digest"]: entry.run_id for entry in entries if entry.type in STARTS}
         irs: dict[str, str] = {}
         for digest in await self.journal.unknown_irs(connection, runs) if runs else ():
             run_id = runs[digest]
@@ -204,58 +325,6 @@ class Recorder:
         """Delete what is recorded."""
         if position != START:
             await self.redis.xtrim(self.keys.events, minid=_next(position), approximate=False)
-
-
-def read_entry(fields: Mapping[bytes, bytes]) -> Entry:
-    """The event of a stream entry, its JSON unread. Raises Malformed or KeyError."""
-    run, seq, kind, at = fields[b"run"], fields[b"seq"], fields[b"type"], fields[b"at"]
-    node, token, scope = fields[b"node"], fields[b"token"], fields[b"scope"]
-    if not _HEAD.fullmatch(b"\t".join((run, seq, kind, at, node, token, scope))):
-        raise Malformed("a field is not of its form")
-    data = event_json(fields[b"body"], fields[b"applied"])
-    if _BREAKS.search(data):
-        data = _BREAKS.sub(b" ", data)  # in JSON only white space between its parts
-    return Entry(run.decode(), int(seq), kind.decode(), int(at), node.decode(), token.decode(), scope.decode(), data)
-
-
-def read_started(entry: Entry) -> dict[str, Any]:
-    """The data of a run_started, checked. Raises Malformed."""
-    data = _object(entry)
-    kinds = {"workflow_id": str, "digest": str, "revision": int}
-    wrong = [name for name, kind in kinds.items() if not isinstance(data.get(name), kind)]
-    wrong += ["labels"] if not isinstance(data.get("labels") or {}, dict) else []
-    if wrong:
-        raise Malformed(f"run_started with a wrong {wrong[0]}")
-    return data
-
-
-def _object(entry: Entry) -> dict[str, Any]:
-    data = orjson.loads(entry.data)
-    if not isinstance(data, dict):
-        raise Malformed("its body is no JSON object")
-    return data
-
-
-def _parts(raw: Sequence[RawEntry]) -> Iterator[Sequence[RawEntry]]:
-    """The entries as pages that name a bounded number of artifacts each."""
-    first = named = 0
-    for last, (_, fields) in enumerate(raw, 1):
-        named += fields.get(b"body", b"").count(_ARTIFACT)
-        if named >= ARTIFACTS_IN_PAGE:
-            yield raw[first:last]
-            first, named = last, 0
-    if first < len(raw):
-        yield raw[first:]
-
-
-def _named(entry: Entry) -> list[str]:
-    """The artifacts that an event names."""
-    data = _object(entry)
-    if not isinstance(data.get("stored") or {}, dict):
-        raise Malformed("stored is no object")
-    alone = [data.get(name) for name in ("stored_input", "stored_items", "stored_result")]
-    texts = [*(data.get("stored") or {}).values(), *filter(None, alone)]
-    return [str(text).removeprefix(ARTIFACT) for text in texts]
 
 
 def _order(entry_id: str) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from coordinator.map_items import MapItems, ResultsGone, stored
 from coordinator.opening import Call, NodeFailed, StartMap, Wait
 from coordinator.routed import Routed, event_body
 from coordinator.service_loop import PASSING
-from coordinator.values import Values
+from coordinator.values import MissingValue, Values
 from lua.answers import Loaded, token_of
 from lua.run_store import Advance, Failed, RunStore, Wanted
 from schemas.ir import IR
@@ -204,10 +204,18 @@ class SignalBatch:
             raise
         except MissingResult as error:
             signal = routed.signal
-            await self.store.dead_letter("missing_artifact", str(error), run=signal.run_id, token=signal.token_id)
+            if await self._is_current(signal):  # else it is of the Redis before a recovery
+                await self.store.dead_letter("missing_artifact", str(error), run=signal.run_id, token=signal.token_id)
             return None
         except Exception as error:
+            if isinstance(error, MissingValue) and not await self._is_current(routed.signal):
+                return None
             return await self._broken(routed, error)
+
+    async def _is_current(self, signal: CompletionSignal) -> bool:
+        """Whether the signal is of the attempt that its token has now."""
+        (loaded,) = await self.store.load_tokens([Wanted(signal.run_id, signal.token_id)])
+        return _changes_nothing(signal, loaded) is None
 
     async def _broken(self, routed: Routed, error: Exception) -> Failed | Write:
         """What cannot be worked on, a fault of ours: the run, or the map's item, fails with it."""
@@ -237,8 +245,8 @@ class SignalBatch:
                 plan.artifacts.extend(extra.artifacts)
                 body = event_body(signal, token.attempt, plan, facts, ranked=ir.lanes)
                 return Advance(signal.run_id, signal.token_id, token.node, signal.attempt, ir, plan, body)
-            case TryAgain(delay_ms, error):
-                return routed.failed({"error": error, "delay_ms": delay_ms}, delay_ms)
+            case TryAgain(delay_ms, error, facts):
+                return routed.failed({"error": error, "delay_ms": delay_ms, **facts}, delay_ms)
             case Fail(error, facts):
                 return routed.failed({"error": error, **facts})
             case EndItem() | FailMap() as ended:

@@ -9,6 +9,9 @@ from typing import Any, Literal
 import orjson
 from psycopg import AsyncConnection
 
+STILL_PAUSED_MS = "coalesce((extract(epoch FROM clock_timestamp() - paused_at) * 1000)::bigint, 0)"
+"""SQL: for how long a batch has been paused until now; 0 of one that is not."""
+
 ItemState = Literal["admitted", "done", "failed"]
 """What an item becomes by its run: admitted again when a run that had failed is retried."""
 
@@ -53,6 +56,8 @@ async def end_batches(connection: AsyncConnection[Any], batch_ids: Sequence[str]
         return
     cursor = await connection.execute(
         "UPDATE batches SET ended_at = now(), "
+        f"paused_ms = paused_ms + {STILL_PAUSED_MS}, paused_at = NULL, "
+        "audit_due = CASE WHEN audit IS NOT NULL THEN now() END, audit_tries = 0, audit_error = NULL, "
         "status = CASE WHEN status IN ('RUNNING', 'PAUSED') THEN 'COMPLETED' ELSE status END "
         "WHERE batch_id = ANY(%s) AND ended_at IS NULL AND done + failed + withdrawn >= total "
         "RETURNING batch_id, digest, state_before::text",
@@ -71,6 +76,7 @@ async def _reopen_batches(connection: AsyncConnection[Any], batch_ids: Sequence[
     """A batch that had ended goes on with a run that was retried; a cancelled one stays so."""
     await connection.execute(
         "UPDATE batches SET ended_at = NULL, state_after = NULL, delta = NULL, "
+        "audit_due = NULL, audit_error = NULL, "
         "status = CASE status WHEN 'COMPLETED' THEN 'RUNNING' ELSE status END "
         "WHERE batch_id = ANY(%s) AND ended_at IS NOT NULL AND done + failed + withdrawn < total",
         (list(batch_ids),),

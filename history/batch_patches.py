@@ -16,7 +16,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from history.batch_control import keep_action
+from history.batch_control import finish_patch_action, keep_action
 from history.workflows import write_ir
 from schemas.ir import IR
 
@@ -144,6 +144,7 @@ class BatchPatches:
                 "UPDATE batch_patch_runs SET outcome = 'ended' WHERE batch_id = %s AND number = %s AND outcome IS NULL",
                 (patch.batch_id, patch.number),
             )
+            await finish_patch_action(connection, patch.batch_id, patch.number)
         return await self._get(patch.batch_id, patch.number)
 
     # -- what it is about --------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import orjson
@@ -16,9 +16,12 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
+from history.artifact_store import ArtifactStore
 from history.artifacts import read_artifacts, write_artifacts
+from history.audit_query import AuditQuery, State
 from history.batch_control import claims_lock
-from history.batch_counts import count_items, end_batches, totals
+from history.batch_counts import STILL_PAUSED_MS, count_items, end_batches, totals
+from history.batch_skips import choose_items, keep_skips, known_keys
 from history.workflows import read_irs
 from schemas.batch_mark import BatchMark
 from schemas.submission import Priority
@@ -57,7 +60,8 @@ class NewItem:
 
 @dataclass(frozen=True, slots=True)
 class NewBatch:
-    """A batch as it is handed in. `version` None: of no registered workflow. `created_at`: ms since the epoch."""
+    """A batch as it is handed in. `version` None: of no registered workflow. `created_at`: ms since the epoch. `by`:
+    who asked, as far as the API knows, whatever `requested_by` says. `state`: what the audit query gave before."""
 
     batch_id: str
     workflow_id: str
@@ -69,6 +73,9 @@ class NewBatch:
     priority: str = "normal"
     labels: Mapping[str, str] = field(default_factory=dict)
     force: bool = False
+    by: str | None = None
+    audit: AuditQuery | None = None
+    state: State | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +120,9 @@ class Claimed:
 
 
 class Batches:
-    def __init__(self, pool: AsyncConnectionPool[Any]) -> None:
+    def __init__(self, pool: AsyncConnectionPool[Any], store: ArtifactStore | None = None) -> None:
         self._pool = pool
+        self._store = store
 
     # -- start -------------------------------------------------------------------------------------
     async def create(self, batch: NewBatch) -> Accepted:
@@ -133,14 +141,15 @@ class Batches:
             )
             if not batch.force:
                 await _check_may_start(connection, batch)
-            items = list(batch.items) if batch.force else await _not_worked_on(connection, batch)
-            skipped = len(batch.items) - len(items)
-            await _insert(connection, batch, len(items), skipped)
+            known = {} if batch.force else await known_keys(connection, batch.digest, batch.items)
+            items, skips = (batch.items, []) if batch.force else choose_items(batch.items, known, batch.batch_id)
+            await _insert(connection, batch, len(items), len(skips))
+            await keep_skips(connection, batch.batch_id, skips)
             artifacts = {item.artifact.name: item.artifact.packed for item in items if item.artifact}
-            await write_artifacts(connection, artifacts)
+            await write_artifacts(connection, artifacts, self._store)
             await _copy_items(connection, batch.batch_id, items)
             await end_batches(connection, [batch.batch_id])
-        return Accepted(batch.batch_id, len(items), skipped)
+        return Accepted(batch.batch_id, len(items), len(skips))
 
     # -- admission ---------------------------------------------------------------------------------
     async def pending(self, limit: int = 100) -> list[OpenBatch]:
@@ -167,7 +176,8 @@ class Batches:
             # Who pauses or patches the batch waits for the claims that are going on, and later ones see what it did.
             await connection.execute("SELECT pg_advisory_xact_lock_shared(%s)", (claims_lock(batch_id),))
             rows = await (await connection.execute(_CLAIM, (batch_id, limit))).fetchall()
-            packed = await read_artifacts(connection, [n for row in rows if (n := artifact_name(row[3]))])
+            names = [name for row in rows if (name := artifact_name(row[3]))]
+            packed = await read_artifacts(connection, names, self._store)
             items = [_item(row, packed) for row in rows]
             irs = await read_irs(connection, {item.digest for item in items if item.digest not in known})
             claimed = Claimed(items, irs)
@@ -177,6 +187,11 @@ class Batches:
                 "WHERE batch_id = %s AND position = ANY(%s) AND state = 'pending'",
                 (batch_id, [item.position for item in claimed.items]),
             )
+            if claimed.items:
+                await connection.execute(
+                    "UPDATE batches SET started_at = clock_timestamp() WHERE batch_id = %s AND started_at IS NULL",
+                    (batch_id,),
+                )
             await count_items(connection, dict.fromkeys(claimed.failed, "failed"))
 
     # -- reads -------------------------------------------------------------------------------------
@@ -194,7 +209,7 @@ class Batches:
         async with self._pool.connection() as connection:
             cursor = await connection.cursor(row_factory=dict_row).execute(
                 f"{_SELECT} WHERE %(id)s::text IS NULL OR workflow_id = %(id)s "
-                "ORDER BY created_at DESC, batch_id DESC LIMIT %(limit)s",
+                "ORDER BY batches.created_at DESC, batch_id DESC LIMIT %(limit)s",
                 {"id": workflow_id, "limit": limit},
             )
             return [_batch(row) for row in await cursor.fetchall()]
@@ -213,21 +228,27 @@ _CLAIM = """
     ORDER BY item.position LIMIT %s FOR UPDATE OF item SKIP LOCKED
 """
 
-_SELECT = """
-    SELECT batch_id, workflow_id, version, digest, status, priority, labels::text, requested_by,
+_SELECT = f"""
+    SELECT batch_id, workflow_id, version, digest, status, priority, labels::text, requested_by, by,
         total, skipped, done, failed, withdrawn,
         (SELECT count(*) FROM batch_items AS item
             WHERE item.batch_id = batches.batch_id AND state = 'pending')::integer AS pending,
         state_before::text, expected_work::text, state_after::text, delta::text,
+        audit::text, audit_due IS NOT NULL AS audit_waits, audit_error,
         (extract(epoch FROM created_at) * 1000)::bigint AS created_at,
-        (extract(epoch FROM ended_at) * 1000)::bigint AS ended_at
+        (extract(epoch FROM started_at) * 1000)::bigint AS started_at,
+        (extract(epoch FROM ended_at) * 1000)::bigint AS ended_at,
+        paused_ms + {STILL_PAUSED_MS} AS paused_ms
     FROM batches
 """
 
 
 def _batch(row: dict[str, Any]) -> dict[str, Any]:
-    for name in ("labels", "state_before", "expected_work", "state_after", "delta"):
+    for name in ("labels", "state_before", "expected_work", "state_after", "delta", "audit"):
         row[name] = orjson.loads(row[name]) if row[name] is not None else None
+    waits, error = row.pop("audit_waits"), row.pop("audit_error")
+    if row["audit"]:
+        row["audit"] |= {"waits": waits, "error": error}
     row["running"] = row["total"] - sum(row[name] for name in ("pending", "done", "failed", "withdrawn"))
     return row
 
@@ -247,7 +268,8 @@ def _item(row: tuple[Any, ...], packed: Mapping[str, bytes]) -> Item:
 async def _check_may_start(connection: AsyncConnection[Any], batch: NewBatch) -> None:
     cursor = await connection.execute(
         "SELECT batch_id, (extract(epoch FROM created_at) * 1000)::bigint, ended_at IS NULL FROM batches "
-        "WHERE workflow_id = %s ORDER BY ended_at IS NULL DESC, created_at DESC LIMIT 1",
+        # One of which everything was skipped did nothing: the next one need not wait.
+        "WHERE workflow_id = %s AND total > 0 ORDER BY ended_at IS NULL DESC, created_at DESC LIMIT 1",
         (batch.workflow_id,),
     )
     running = await cursor.fetchone()
@@ -257,32 +279,18 @@ async def _check_may_start(connection: AsyncConnection[Any], batch: NewBatch) ->
         raise BatchRefused("rate", running[0], (ONE_IN_MS - passed) / 1_000)
 
 
-async def _not_worked_on(connection: AsyncConnection[Any], batch: NewBatch) -> list[NewItem]:
-    keys = [item.key for item in batch.items if item.key is not None]
-    cursor = await connection.execute(
-        "SELECT item.key FROM batch_items AS item JOIN batches AS batch USING (batch_id) "
-        "WHERE item.key = ANY(%s) AND batch.digest = %s AND item.state IN ('pending', 'admitted', 'done')",
-        (keys, batch.digest),
-    )
-    seen = {key for (key,) in await cursor.fetchall()}
-    items = []
-    for item in batch.items:
-        if item.key is None or item.key not in seen:
-            items.append(item)
-            if item.key is not None:
-                seen.add(item.key)  # the same key twice in one batch is one item
-    return items
-
-
 async def _insert(connection: AsyncConnection[Any], batch: NewBatch, total: int, skipped: int) -> None:
-    before = await totals(connection, batch.digest)
+    before: dict[str, Any] = await totals(connection, batch.digest)
+    if batch.state is not None:
+        before["audit"] = batch.state
+    audit = None if batch.audit is None else orjson.dumps(asdict(batch.audit)).decode()
     await connection.execute(
-        "INSERT INTO batches (batch_id, workflow_id, version, digest, status, priority, labels, requested_by, "
-        "total, skipped, state_before, expected_work, created_at) "
-        "VALUES (%s, %s, %s, %s, 'RUNNING', %s, %s, %s, %s, %s, %s, %s, to_timestamp(%s::bigint / 1000.0))",
+        "INSERT INTO batches (batch_id, workflow_id, version, digest, status, priority, labels, requested_by, by, "
+        "audit, total, skipped, state_before, expected_work, created_at) "
+        "VALUES (%s, %s, %s, %s, 'RUNNING', %s, %s, %s, %s, %s, %s, %s, %s, %s, to_timestamp(%s::bigint / 1000.0))",
         (
             batch.batch_id, batch.workflow_id, batch.version, batch.digest, batch.priority,
-            orjson.dumps(batch.labels).decode(), batch.requested_by, total, skipped,
+            orjson.dumps(batch.labels).decode(), batch.requested_by, batch.by, audit, total, skipped,
             orjson.dumps(before).decode(), orjson.dumps({"runs": total, "skipped": skipped}).decode(),
             batch.created_at,
         ),

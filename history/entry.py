@@ -6,6 +6,10 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
 
+import orjson
+
+from schemas.events import Event
+
 COLUMNS = "run_id, seq, type, at, node_id, token_id, scope, data"
 
 
@@ -28,7 +32,13 @@ class Entry(NamedTuple):
         head = f"{run_id}\t{seq}\t{kind}\t{timestamp(at)}\t{node_id}\t{token_id}\t{scope}\t"
         return head.encode() + data.replace(b"\\", b"\\\\") + b"\n"
 
+    def event(self) -> Event:
+        """The same, its JSON read."""
+        run_id, seq, kind, at, node_id, token_id, scope, data = self
+        return Event(run_id, seq, kind, at, node_id, token_id, scope, orjson.loads(data))
 
+
+@lru_cache(maxsize=1_024)  # events of one time come together
 def timestamp(ms: int) -> str:
     """Ms since the epoch as Postgres reads it."""
     return f"{_second(ms // 1_000)}.{ms % 1_000:03d}+00"

@@ -12,15 +12,17 @@ import orjson
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
+from history.artifact_store import ArtifactStore
 from history.artifacts import Values
-from schemas.fold import output_of
+from schemas.run_state import output_of
 
 CHUNK = 100
 """Rows whose values are in memory together."""
 
 _SUMMARY = """
     run_id, workflow_id, version, status, revision, digest, batch_id, key, labels::text, priority, seq,
-    error::text, usage::text, diverged, (extract(epoch FROM created_at) * 1000)::bigint AS created_at,
+    error::text, usage::text, diverged, broken_at, forked_from, forked_at,
+    (extract(epoch FROM created_at) * 1000)::bigint AS created_at,
     (extract(epoch FROM ended_at) * 1000)::bigint AS ended_at
 """
 _VALUES = "input, outputs::text, stored::text, ends"
@@ -31,8 +33,9 @@ class InvalidCursor(ValueError):
 
 
 class Runs:
-    def __init__(self, pool: AsyncConnectionPool[Any]) -> None:
+    def __init__(self, pool: AsyncConnectionPool[Any], store: ArtifactStore | None = None) -> None:
         self._pool = pool
+        self._store = store
 
     async def get(self, run_id: str) -> dict[str, Any] | None:
         """A run with `input`, `outputs` {node: output} and `output` (both null before its end); None if not known."""
@@ -43,7 +46,7 @@ class Runs:
             row = await cursor.fetchone()
             if row is None:
                 return None
-            values = Values(connection)
+            values = Values(connection, self._store)
             await values.load([row["input"], *_stored(row).values()])
         outputs = _outputs(row, values)
         row["input"] = values.get(row["input"])
@@ -55,7 +58,8 @@ class Runs:
 
     async def list(
         self, *, status: str | None = None, workflow_id: str | None = None, batch_id: str | None = None,
-        labels: Mapping[str, str] | None = None, parent: str | None = None, limit: int = 100, cursor: str | None = None,
+        labels: Mapping[str, str] | None = None, parent: str | None = None, forked_from: str | None = None,
+        limit: int = 100, cursor: str | None = None,
     ) -> tuple[list[dict[str, Any]], str | None]:  # fmt: skip
         """Runs without their values, the newest first, and the cursor of the next page. Raises InvalidCursor.
 
@@ -63,6 +67,7 @@ class Runs:
         """
         filters = {
             "status = %s": status, "workflow_id = %s": workflow_id, "batch_id = %s": batch_id, "parent = %s": parent,
+            "forked_from = %s": forked_from,
         }  # fmt: skip
         where = [condition for condition, value in filters.items() if value is not None]
         if parent is None:
@@ -77,7 +82,8 @@ class Runs:
         async with self._pool.connection() as connection:
             found = await connection.cursor(row_factory=dict_row).execute(
                 f"SELECT {_SUMMARY} FROM run_projection WHERE {' AND '.join(where) or 'true'} "
-                "ORDER BY created_at DESC, run_id DESC LIMIT %s",
+                # Of the table: the column of this name that is shown is an expression, which no index orders.
+                "ORDER BY run_projection.created_at DESC, run_id DESC LIMIT %s",
                 (*parameters, limit + 1),
             )
             rows = [_summary(row) for row in await found.fetchall()]
@@ -100,7 +106,7 @@ class Runs:
         `status` is the run's, or PENDING before it is admitted, CANCELLED if it was withdrawn.
         """
         async with self._pool.connection() as connection, connection.transaction():
-            values = Values(connection)
+            values = Values(connection, self._store)
             async with connection.cursor(f"results_{uuid4().hex}", row_factory=dict_row) as rows:
                 await rows.execute(_RESULTS, (batch_id,))
                 while chunk := await rows.fetchmany(CHUNK):

@@ -10,11 +10,11 @@ import orjson
 
 from lua.answers import Started
 from lua.run_store import RunStore
-from schemas.fold import output_of
 from schemas.ids import NAME
 from schemas.ir import IR
 from schemas.keys import path_of
 from schemas.limits import LIMITS
+from schemas.run_state import output_of
 from schemas.submission import RETENTION_MS, Priority, make_start, request_digest
 from schemas.values import artifact_name, decode_value, unpack
 

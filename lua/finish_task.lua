@@ -26,6 +26,7 @@ end
 local live = status == 'RUNNING' or status == 'PAUSED'
 local held = record and (record.state == 'held' or status == 'FAILED')
 local current = record and record.attempt == tonumber(attempt) and 'running' == (record.held or record.state)
+  and (entry == '' or not record.entry or record.entry == entry) -- of the Redis before a recovery: numbered alike
   and not (known[3] and is_outdated({digest = known[2], adopting = known[3]}, token, record))
 local unswept = status == 'FAILED' and record and record.entry == entry -- a retry may come before its item is held
 if not live and not unswept and stream ~= '' then

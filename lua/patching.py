@@ -22,7 +22,7 @@ from schemas.ir import IR
 from schemas.ir import Patched as AgentAdditions
 from schemas.kept import Kept
 from schemas.plan import places
-from schemas.revision import Difference, Revision, View, reachable, restarted
+from schemas.revision import Difference, Revision, View, difference, reachable, restarted
 
 FOLLOW_S = 5.0
 """How long a patch waits for the items of maps that still follow the one before."""
@@ -242,6 +242,12 @@ def _refusal(base: Base | None, patch: Patch) -> PatchRefused | None:
         message = f"The run is at revision {base.revision}, and the patch was made on revision {patch.revision}."
         return PatchRefused("precondition", message, revision=base.revision)
     return None
+
+
+def change_between(old: IR, new: IR) -> dict[str, Any]:
+    """What the items of a patched run's maps have yet to follow, as its hash keeps it in `adopting`."""
+    revision = Revision(new, (), difference(old, new))
+    return _change(old, revision, Patch(lambda ir: revision, {}, cancel=True))
 
 
 def _change(old: IR, revision: Revision, patch: Patch) -> dict[str, Any]:

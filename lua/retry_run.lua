@@ -11,12 +11,13 @@
 -- EVENT   run_retried; run_paused
 --@include parts/keys parts/run parts/event parts/token parts/scope parts/map parts/hold parts/expire
 
-local run = load_run('loops', 'ended_at', 'timeout_ms', 'created_at', 'paused_ms', 'letter', 'parent')
+local run = load_run('loops', 'ended_at', 'timeout_ms', 'created_at', 'paused_ms', 'letter', 'parent',
+  'streams')
 if not run then return {'unknown'} end
 if is_live(run) then return {'live', run.status} end
 if run.status ~= 'FAILED' then return {'over', run.status} end
 
-local loops, ended_at, timeout_ms, created_at, paused_ms, letter, parent = unpack(run.more, 1, 7)
+local loops, ended_at, timeout_ms, created_at, paused_ms, letter, parent, streams = unpack(run.more, 1, 8)
 keep_run(loops or '')
 run.status = paused == '1' and 'PAUSED' or 'RUNNING'
 redis.call('HSET', of_run('run'), 'status', run.status)
@@ -26,6 +27,7 @@ if letter then redis.call('XDEL', of_shard('wf.dead_letters'), letter) end
 redis.call('HINCRBY', of_run('run'), 'epoch', 1)
 redis.call('HINCRBY', of_run('run'), 'paused_ms', now - tonumber(ended_at)) -- as if it had been paused
 redis.call('ZADD', of_shard('live_runs'), created_at, run_id)
+for stream in string.gmatch(streams or '', '%S+') do redis.call('SADD', of_shard('streams'), stream) end
 if timeout_ms then
   local due = tonumber(created_at) + tonumber(timeout_ms) + tonumber(paused_ms or 0) + now - tonumber(ended_at)
   redis.call('ZADD', of_shard('timers'), due, 'run ' .. run_id .. ' - 0')

@@ -6,7 +6,7 @@ Methods that lie on the path of a hop take many steps at once and send them in o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -14,7 +14,7 @@ import orjson
 from lua.answers import Loaded, Started, StartedTask, read_loaded, read_started_task, read_token
 from lua.caller import texts
 from lua.gpu_leases import GpuLeases
-from lua.run_control import RunControl
+from lua.run_control import RunControl, answer_of
 from schemas.ir import IR
 from schemas.keys import scope_of
 from schemas.limits import LIMITS
@@ -24,6 +24,8 @@ from schemas.values import Artifact
 
 ADOPTED_AT_ONCE = 50
 """Items of a map that follow a patch in one step."""
+TOLD_AS_FIELDS = ("timeout_ms", "retention_ms", "depth", "parent_signal", "parent_epoch", "batch_patch")
+"""Fields of a run's hash that its first event tells as they are: a rebuild of the run needs them."""
 TIMEOUT_GRACE_MS = 5_000
 """A runner ends an execution that is over its time itself; the timer is for a runner that does not."""
 
@@ -173,7 +175,8 @@ class RunStore(RunControl, GpuLeases):
             "created_at": str(now),
         }
         head = [self.keys.prefix, run_id, now, orjson.dumps(full), ir.text, input_text]
-        body = orjson.dumps({**event, "digest": ir.digest, "revision": int(full["revision"])})
+        told = {name: fields[name] for name in TOLD_AS_FIELDS if fields.get(name)}
+        body = orjson.dumps({**event, "digest": ir.digest, "revision": int(full["revision"]), "fields": told})
         encoded, values = plan.encode(ir, None, len(head) + 3)
         return [*head, encoded, body, *values], [self.keys.run(run_id)]
 
@@ -329,7 +332,8 @@ class RunStore(RunControl, GpuLeases):
 
     async def fail_item(self, failed: Failed, signal: CompletionSignal) -> list[str]:
         """The map of the item fails; `signal` is for the map's token."""
-        return await self._fail_task("fail_item", failed, signal.to_json())
+        told = b',"map_answer":' + orjson.dumps(answer_of(signal)) + b"}"
+        return await self._fail_task("fail_item", replace(failed, body=failed.body[:-1] + told), signal.to_json())
 
     async def _fail_task(self, name: str, failed: Failed, *more: Any) -> list[str]:
         return await self._of_run(

@@ -86,7 +86,7 @@ if run.status == 'FAILED' and (record.state == 'held' or record.state == 'dead')
   say('items_held')
   return answer
 end
-if record.state == 'mapping' and is_live(run) then
+if record.state == 'mapping' and is_live(run) and is_scope_live(scope_of(token)) then -- else it goes with what is around it
   local answer = each_item(held, restore_item)
   if answer[1] == 'done' and redis.call('SISMEMBER', of_run('adopting'), token) == 1 then follow_soon(token) end
   say('items_restored')

@@ -27,22 +27,29 @@ async def _act(
     """Change the batch, then its live runs; of how many `step` answered `done`."""
     try:
         async with backend.history.batch_control.alone(batch_id):
-            await _change(backend, batch_id, action, event)
-            return await _change_runs(backend, batch_id, event, step, done)
+            number = await _change(backend, batch_id, action, event)
+            changed = await _change_runs(backend, batch_id, event, step, done)
+            if number is not None:
+                counts = {"cancelled" if action == "cancel" else done: changed}
+                await backend.history.batch_control.finish(number, counts, changed)
+            return changed
     except BatchBusy:
         raise busy() from None
 
 
-async def _change(backend: Services, batch_id: str, action: Action, event: Mapping[str, Any]) -> None:
-    """Raises Refusal: 404, or 409 where the batch's status does not allow it."""
-    if await backend.history.batch_control.act(batch_id, action, event["by"], event.get("reason")):
-        return
+async def _change(backend: Services, batch_id: str, action: Action, event: Mapping[str, Any]) -> int | None:
+    """The number of the action; None for a cancelled batch that is cancelled again. Raises Refusal: 404, or 409 where
+    the batch's status does not allow it."""
+    number = await backend.history.batch_control.act(batch_id, action, event["by"], event.get("reason"))
+    if number is not None:
+        return number
     found = await backend.history.batches.get(batch_id)
     if found is None:
         raise not_found("batch", batch_id)
     if not (action == "cancel" and found["status"] == "CANCELLED"):
         detail = f"The batch is {found['status']}: {action} is not possible."
         raise Refusal(409, detail, batch_status=found["status"])
+    return None
 
 
 def busy() -> Refusal:
@@ -111,13 +118,17 @@ async def resume_batch(batch_id: BatchId, request: Request, backend: Backend, by
     responses=answers({"batch_id": "batch_0193f2a4", "status": "RUNNING", "retried": 12, "gone": 0}, 404, 409, 422),
 )
 async def retry_batch(batch_id: BatchId, request: Request, backend: Backend, by: By) -> Response:
-    """`gone`: failed runs that Redis has forgotten. A batch that had ended goes on, as soon as that is recorded."""
+    """`gone`: failed runs that ended too long ago to be rebuilt. A batch that had ended goes on, as soon as that is
+    recorded."""
     event = await read_action(request, by)
     control = backend.history.batch_control
     try:
         async with control.alone(batch_id):
-            await _change(backend, batch_id, "retry", event)
+            number = await _change(backend, batch_id, "retry", event)
             outcomes = await retry_runs(backend, await control.failed_runs(batch_id), event)
+            if number is not None:
+                counts = {str(name): count for name, count in outcomes.items()}
+                await control.finish(number, counts, outcomes["retried"])
     except BatchBusy:
         raise busy() from None
     found = await backend.history.batches.get(batch_id)

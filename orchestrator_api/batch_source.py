@@ -24,7 +24,7 @@ async def read_source(
         async with connections.reading(source.connection, source.query, source.params) as rows:
             await reader.read_lines(_lines(rows))
     except QueryFailed as failure:
-        raise _refusal(failure, retry_after_s) from None
+        raise query_refusal(failure, "source", retry_after_s) from None
 
 
 async def _lines(rows: AsyncIterator[Row]) -> AsyncIterator[bytes]:
@@ -37,8 +37,9 @@ async def _lines(rows: AsyncIterator[Row]) -> AsyncIterator[bytes]:
         yield line
 
 
-def _refusal(failure: QueryFailed, retry_after_s: int) -> Refusal:
+def query_refusal(failure: QueryFailed, field: str, retry_after_s: int) -> Refusal:
+    """What a query that a field of a request named, {connection, query}, makes of the request when it fails."""
     if failure.klass in ("connection", "interrupted"):
-        return unavailable(f"The source can not be read now: {failure.message}.", retry_after_s)
-    path = "/source/connection" if failure.klass == "not_found" else "/source/query"
+        return unavailable(f"The {field} can not be read now: {failure.message}.", retry_after_s)
+    path = f"/{field}/connection" if failure.klass == "not_found" else f"/{field}/query"
     return invalid([Problem(path, failure.klass.replace("_", "-"), failure.message)])

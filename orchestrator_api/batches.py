@@ -10,8 +10,10 @@ import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from history.audit_query import AuditQuery
 from history.batches import BatchRefused, NewBatch
 from history.pace import Pace
+from orchestrator_api.audit import state_before
 from orchestrator_api.batch_items import ItemReader
 from orchestrator_api.batch_source import read_source
 from orchestrator_api.bodies import (
@@ -44,6 +46,7 @@ router = APIRouter(tags=["batches"])
 
 RATE_WINDOW_S = 300
 _EXAMPLE = {"workflow": EXAMPLE, "items": [{"name": "Ada"}, {"name": "Alan"}], "key": "item.name"}
+_AUDIT = {"audit_connection": "connection", "audit_query": "query"}
 _BATCH = {"batch_id": "batch_0193f2a4", "accepted": 2, "skipped": 0}
 
 
@@ -81,14 +84,18 @@ async def start_batch(request: Request, backend: Backend, by: By) -> Response:
 
 
 def _options(request: Request) -> BatchOptions:
-    """The options of an NDJSON batch, from the query: labels as `label=name=value`."""
+    """The options of an NDJSON batch, from the query: labels as `label=name=value`, the audit as `audit_connection` and
+    `audit_query`."""
     given: dict[str, Any] = {}
     labels: dict[str, str] = {}
+    audit: dict[str, str] = {}
     for name, text in request.query_params.multi_items():
         if name == "label":
             label, _, value = text.partition("=")
             labels[label] = value
-        elif name in given or name == "workflow":
+        elif name in _AUDIT and _AUDIT[name] not in audit:
+            audit[_AUDIT[name]] = text
+        elif name in given or name in ("workflow", "audit", *_AUDIT):
             raise invalid([Problem(f"/query/{name}", "bad-value", f"`{name}` can not be given here, or not twice.")])
         elif name == "version" and text.isascii() and text.isdigit():
             given[name] = int(text[:10])
@@ -96,7 +103,8 @@ def _options(request: Request) -> BatchOptions:
             given[name] = text in ("true", "1")
         else:
             given[name] = text
-    return read_shape(BatchOptions, given | ({"labels": labels} if labels else {}))
+    more = {"labels": labels, "audit": audit}
+    return read_shape(BatchOptions, given | {name: value for name, value in more.items() if value})
 
 
 async def _create(
@@ -106,6 +114,7 @@ async def _create(
     warnings = await backend.submissions.warnings(prepared)
     if prepared.version is None:
         await backend.history.workflows.add_ir(prepared.ir)
+    audit = AuditQuery(options.audit.connection, options.audit.query) if options.audit else None
     batch = NewBatch(
         batch_id=new_batch_id(),
         workflow_id=prepared.ir.workflow_id,
@@ -117,13 +126,16 @@ async def _create(
         priority=options.priority,
         labels=options.labels,
         force=options.force,
+        by=by or None,
+        audit=audit,
+        state=await state_before(backend, audit) if audit else None,
     )
     try:
         taken = await backend.history.batches.create(batch)
     except BatchRefused as refused:
         headers = {"Retry-After": str(math.ceil(refused.retry_after_s))}
         status = 409 if refused.reason == "running" else 429
-        hint = "; `force` starts this one all the same" if refused.reason == "running" else ""
+        hint = "; `force` (`--force`) starts this one all the same" if refused.reason == "running" else ""
         raise Refusal(status, f"{refused}{hint}.", headers=headers, batch_id=refused.other) from None
     answer = {"batch_id": taken.batch_id, "accepted": taken.accepted, "skipped": taken.skipped, **warnings}
     return JsonResponse(answer, 202, {"Location": f"/batches/{taken.batch_id}"})
@@ -196,7 +208,7 @@ def per_node(counts: Mapping[bytes, bytes], order: list[str]) -> list[dict[str, 
         node, bar, state = name.decode().partition("|")
         if bar:
             found = nodes.setdefault(node, {"node_id": node, "queued": 0, "running": 0, "done": 0, "failed": 0})
-            found[state] = int(count)
+            found[state] = max(0, int(count))  # what a Redis that was lost had counted is taken back here
     return list(nodes.values())
 
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from orchestrator_api.bodies import JsonResponse, read_request
 from orchestrator_api.openapi import answers, body, optional_body
-from orchestrator_api.problems import Refusal, invalid, not_found
+from orchestrator_api.problems import Refusal, invalid, lost, not_found
 from orchestrator_api.requests import CompleteRequest, EventName, EventRequest, FailureRequest, NodeId, RunId
 from orchestrator_api.retries import AT_ONCE
 from orchestrator_api.run_tokens import Found, RunTokens
@@ -76,8 +76,10 @@ async def _ir(backend: Services, run_id: str) -> IR:
     status = await backend.states.status(run_id)
     if status is None:
         raise not_found("run", run_id)
-    if text is None or status not in ("RUNNING", "PAUSED"):
+    if status not in ("RUNNING", "PAUSED"):
         raise Refusal(409, f"The run has ended already: {status}.", run_status=status)
+    if text is None:
+        raise lost(status)
     return IR.from_json(text)
 
 

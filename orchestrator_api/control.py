@@ -9,9 +9,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from lua.patching import LIVE
 from orchestrator_api.bodies import JsonResponse, read_request
 from orchestrator_api.openapi import answers, optional_body
-from orchestrator_api.problems import Refusal, not_found
+from orchestrator_api.problems import Refusal, lost, not_found
 from orchestrator_api.requests import ActionRequest, RetryRequest, RunId
 from orchestrator_api.retries import Retried, retry_run
 from orchestrator_api.services import Backend, By, Services
@@ -50,7 +51,8 @@ def _event(asked: ActionRequest, by: str) -> Asked:
 async def _act(backend: Services, run_id: str, action: Action, step: Step, event: Asked) -> Response:
     answer, *rest = await step(run_id, event)
     status = rest[0] if rest else await backend.states.status(run_id)
-    if answer not in action.done and status != action.status:
+    is_lost = not rest and status in LIVE  # RUNNING as it should be, and not there
+    if answer not in action.done and (is_lost or status != action.status):
         raise _refused(run_id, status)
     return JsonResponse({"run_id": run_id, "status": action.status})
 
@@ -58,6 +60,8 @@ async def _act(backend: Services, run_id: str, action: Action, step: Step, event
 def _refused(run_id: str, status: str | None) -> Refusal:
     if status is None:
         return not_found("run", run_id)
+    if status in LIVE:
+        return lost(status)
     return Refusal(409, f"The run has ended already: {status}.", run_status=status)
 
 
@@ -120,7 +124,10 @@ def raise_not_retried(run_id: str, answer: Retried) -> None:
         case "unknown":
             raise not_found("run", run_id)
         case "gone":
-            detail = f"Redis has forgotten the run, which is {answer.status}, so that it can not go on there."
+            detail = (
+                f"The run, which is {answer.status}, ended long ago: its events, its workflow or a large value of it "
+                "are not there any more. Start it anew."
+            )
         case "child":
             detail = f"The run was called by {answer.parent}: retry that one."
         case "refused":

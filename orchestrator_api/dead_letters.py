@@ -139,7 +139,8 @@ async def retry_dead_letter(letter_id: LetterId, request: Request, backend: Back
 )
 async def retry_dead_letters(request: Request, backend: Backend, by: By) -> Response:
     """Of those that the filter takes, the newest first; `refused` counts those whose run did not go on, by why: gone
-    (Redis has forgotten it), child (its parent is to be retried), refused (it has not failed), live, unknown."""
+    (it ended too long ago to be rebuilt), child (its parent is to be retried), refused (it has not failed), live,
+    unknown."""
     asked = await read_request(request, RetryRequest, "action_bytes", ACTION_BYTES)
     if asked.filter() == LetterFilter():
         fields = "reason, workflow_id, batch_id, node, class"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from history.events import REVISING, Events
+from history.dropped_events import DroppedEvents, EventsDropped
+from history.events import REVISING, Events, NotRecorded
 from lua.run_store import RunStore
 from schemas.events import Event, read_event
-from schemas.fold import RunState, fold
+from schemas.fold import fold
+from schemas.run_state import RunState
 
 PAGE = 1_000
 CLOCK_MARGIN_MS = 60_000  # between the time in a run's hash and the server's own in its stream
@@ -17,12 +19,14 @@ class EventLog:
     """Reads without gap or repetition: the recorder deletes an event from the stream only when Postgres has it, so
     whoever reads the stream first and Postgres second sees every event at least once."""
 
-    def __init__(self, store: RunStore, recorded: Events) -> None:
+    def __init__(self, store: RunStore, recorded: Events, dropped: DroppedEvents) -> None:
         self.store = store
         self.recorded = recorded
+        self.dropped = dropped
 
     async def after(self, run_id: str, seq: int = 0, limit: int = PAGE) -> list[Event]:
-        """The run's events with numbers above `seq`, in order, each once; [] if there are none (yet)."""
+        """The run's events with numbers above `seq`, in order, each once; [] if there are none (yet). Raises
+        EventsDropped where there were some."""
         waiting = await self._waiting(run_id, seq)
         if waiting is None:
             return []
@@ -31,7 +35,10 @@ class EventLog:
         known = {event.seq: event for event in waiting}
         for event in await self.recorded.after(run_id, seq, limit):
             known[event.seq] = event
-        return [known[number] for number in sorted(known)][:limit]
+        found = [known[number] for number in sorted(known)][:limit]
+        if not found or found[0].seq > seq + 1:
+            await self._expect_kept(run_id, seq)
+        return found
 
     async def revisions(self, run_id: str, after: int = 0, limit: int = PAGE) -> list[Event]:
         """run_started and the run_patched events, those that made a revision above `after`; in order, each once."""
@@ -40,17 +47,43 @@ class EventLog:
         if not waiting or waiting[0].type != "run_started":  # else Postgres has none of them
             for event in await self.recorded.revisions(run_id, after, limit):
                 known[event.seq] = event
+        if not known:
+            await self._expect_kept(run_id)
         return [known[number] for number in sorted(known)][:limit]
 
     async def state(self, run_id: str, at: int | None = None) -> RunState | None:
-        """The folded state after event `at`, by default the last; None if the run has no events."""
-        state: RunState | None = None
-        while True:
-            reached = state.seq if state else 0
-            wanted = [e for e in await self.after(run_id, reached) if at is None or e.seq <= at]
-            if not wanted:
-                return state
-            state = fold(wanted, state)
+        """The folded state after event `at`, by default the last; None if the run has no events.
+
+        It is told by way of the snapshots, and needs no Postgres where all that it follows from waits in the stream.
+        Raises EventsDropped, NotRecorded, and BrokenHistory.
+        """
+        waiting = [event for event in await self._waiting(run_id, 0) or [] if at is None or event.seq <= at]
+        whole = [number for number, event in enumerate(waiting) if event.type == "run_restated" or event.seq == 1]
+        if whole:
+            return fold(waiting[whole[-1] :])
+        state = await self._recorded_state(run_id, at)
+        reached = state.seq if state else 0
+        rest = [event for event in waiting if event.seq > reached]
+        if rest and rest[0].seq > reached + 1:
+            raise NotRecorded(run_id, reached + 1, rest[0].seq - 1)
+        return fold(rest, state) if rest else state
+
+    async def _recorded_state(self, run_id: str, at: int | None) -> RunState | None:
+        """What Postgres tells. Raises EventsDropped rather than NotRecorded where events were dropped."""
+        try:
+            state = await self.recorded.state(run_id, at)
+        except NotRecorded:
+            await self._expect_kept(run_id)
+            raise
+        if state is None or at is None or state.seq < at:
+            await self._expect_kept(run_id, state.seq if state else 0)
+        return state
+
+    async def _expect_kept(self, run_id: str, seq: int = 0) -> None:
+        """Raises EventsDropped where events above `seq` were dropped."""
+        dropped = await self.dropped.of(run_id)
+        if dropped and dropped.seq > seq:
+            raise EventsDropped(run_id, dropped)
 
     async def _waiting(self, run_id: str, seq: int, types: Collection[str] = ()) -> list[Event] | None:
         """Those in the stream, of all types or the given ones; None if Redis knows the run and it has no event above

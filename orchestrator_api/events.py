@@ -1,11 +1,10 @@
-"""Events of a run: as JSON, live as server-sent events, and folded to the state at any of them."""
+"""Events of a run: as JSON, and live as server-sent events."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import asdict
-from typing import Annotated, Any
+from collections.abc import AsyncIterator
+from typing import Annotated
 
 import orjson
 from fastapi import APIRouter, Query, Request
@@ -17,10 +16,8 @@ from orchestrator_api.openapi import answers
 from orchestrator_api.problems import invalid, not_found
 from orchestrator_api.requests import RunId
 from orchestrator_api.services import Backend, Services
-from orchestrator_api.token_views import live_tokens
 from schemas.errors import Problem
 from schemas.events import STATUS_OF, Event
-from schemas.fold import Reference, RunState, run_output
 
 router = APIRouter(tags=["events"])
 
@@ -35,12 +32,6 @@ class EventFilter(QueryShape):
 
     after: int = Query(0, ge=0, le=MAX_SEQ, description="events with larger numbers only")
     limit: int = Query(1_000, ge=1, le=10_000)
-
-
-class StateFilter(QueryShape):
-    """GET /runs/{run_id}/state"""
-
-    at: int | None = Query(None, ge=1, le=MAX_SEQ, description="number of the event; the last by default")
 
 
 @router.get(
@@ -97,61 +88,6 @@ async def _messages(run_id: str, seq: int, backend: Services) -> AsyncIterator[b
 
 def message(event: Event) -> bytes:
     return b"id: %d\ndata: %b\n\n" % (event.seq, orjson.dumps(event.as_dict()))
-
-
-@router.get(
-    "/runs/{run_id}/state",
-    summary="The run as it was after any of its events",
-    responses=answers({"run_id": "run_0193f2a4", "seq": 3, "status": "RUNNING", "outputs": {}}, 404, 422),
-)
-async def get_state(run_id: RunId, query: Annotated[StateFilter, Query()], backend: Backend) -> Response:
-    """Folded from its events. Large values are shown as `artifact://sha256-...`."""
-    state = await backend.log.state(run_id, query.at)
-    if state is None:
-        raise not_found("run", run_id)
-    if query.at is not None and state.seq < query.at:
-        raise not_found(f"event {query.at} of the run", run_id)
-    return JsonResponse(_shown(state))
-
-
-def _shown(state: RunState) -> dict[str, Any]:
-    return {
-        "run_id": state.run_id,
-        "seq": state.seq,
-        "status": state.status,
-        "workflow_id": state.workflow_id,
-        "version": state.version,
-        "revision": state.revision,
-        "digest": state.digest,
-        "batch_id": state.batch_id,
-        "key": state.key,
-        "labels": state.labels,
-        "priority": state.priority,
-        "input": _named(state.input),
-        "outputs": _root(state.outputs),
-        "output": _named(run_output(state)),
-        "ends": sorted(state.ends.get("", ())),
-        "passes": state.passes.get("", {}),
-        "error": state.error,
-        "live_tokens": live_tokens(state.tokens),
-        "waiting": state.waiting.get("", {}),
-        "counter": state.live,
-        "created_at": state.created_at,
-        "ended_at": state.ended_at,
-        "usage": asdict(state.usage),
-    }
-
-
-def _root(outputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return {node: _named(value) for node, value in outputs.get("", {}).items()}
-
-
-def _named(value: Any) -> Any:
-    if isinstance(value, Reference):
-        return value.text
-    if isinstance(value, dict):  # a run's output of several ends; plain values hold no references
-        return {name: inner.text if isinstance(inner, Reference) else inner for name, inner in value.items()}
-    return value
 
 
 async def _expect_run(backend: Services, run_id: str) -> str:

@@ -10,10 +10,11 @@ import orjson
 from orchestrator_api.run_states import whole
 from orchestrator_api.services import Services
 from schemas.events import Event
-from schemas.fold import Reference, RunState, fold
+from schemas.fold import fold
 from schemas.ids import NAME, TOKEN_ID
 from schemas.ir import IR
 from schemas.keys import scope_of
+from schemas.run_state import Reference, RunState
 from schemas.values import artifact_name
 from schemas.variables import item_index, make_variables
 

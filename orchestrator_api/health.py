@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -10,6 +11,7 @@ from psycopg import OperationalError
 from redis.exceptions import RedisError
 from starlette.responses import Response
 
+from history.unfinished import Unfinished
 from orchestrator_api.bodies import JsonResponse
 from orchestrator_api.heartbeats import runners
 from orchestrator_api.openapi import answers
@@ -20,6 +22,10 @@ router = APIRouter(tags=["health"])
 
 LAG_S = 30.0
 """Age of the oldest event that is not recorded, over which the recorder is said to be behind."""
+PATIENCE_S = 2.0
+"""With a Postgres that neither answers nor refuses: who asks has a timeout too."""
+LOOKED_FOR = 1_000
+"""Of the oldest unfinished runs: whether Redis has them."""
 
 
 @router.get("/healthz", summary="This process lives", responses=answers({"status": "ok"}))
@@ -45,7 +51,9 @@ async def health(backend: Backend) -> Response:
     """`status` is the worst of the components': ok, degraded or down. Always 200, so that it can be read."""
     redis = await _redis(backend)
     components = {"redis": redis, "postgres": await _postgres(backend)}
-    if redis["status"] == "ok":
+    if redis["status"] == components["postgres"]["status"] == "ok" and (lost := await _lost(backend)):
+        redis |= {"status": "degraded", "lost_runs": lost, "reason": "`pavane recover` lets lost runs go on"}
+    if redis["status"] != "down":
         components |= {"recorder": await _recorder(backend), "runners": await _runners(backend)}
     worst = "down" if redis["status"] == "down" else "degraded"
     ok = all(component["status"] == "ok" for component in components.values())
@@ -74,25 +82,42 @@ async def _redis(backend: Services) -> dict[str, Any]:
 
 
 async def _postgres(backend: Services) -> dict[str, Any]:
-    return await _attempt(backend.history.batches.list(limit=1))
-
-
-async def _attempt(question: Awaitable[Any]) -> dict[str, Any]:
+    question = asyncio.ensure_future(backend.history.batches.list(limit=1))
+    done, _ = await asyncio.wait([question], timeout=PATIENCE_S)
+    if not done:
+        question.cancel()
+        return {"status": "down", "reason": f"no answer within {PATIENCE_S:g} s"}
     try:
-        await question
+        question.result()
     except OperationalError as error:
         return {"status": "down", "reason": type(error).__name__}
     return {"status": "ok"}
 
 
+async def _lost(backend: Services) -> int:
+    """How many of the oldest runs that have not ended, as far as is recorded, Redis does not have."""
+    if backend.options.retention_ms < LAG_S * 1_000:
+        return 0  # runs that have just ended would look like it
+    run_ids = await Unfinished(backend.history.pool).oldest(LOOKED_FOR)
+    async with backend.store.redis.pipeline(transaction=False) as pipe:
+        for run_id in run_ids:
+            pipe.exists(backend.store.keys.run(run_id))
+        present: list[int] = await pipe.execute()
+    return len(run_ids) - sum(present)
+
+
 async def _recorder(backend: Services) -> dict[str, Any]:
     """How old the oldest event is that still waits in the stream."""
-    entries = await backend.store.redis.xrange(backend.store.keys.events, count=1)
-    age_s = 0.0
-    if entries:
-        written = int(entries[0][0].decode().partition("-")[0])
-        age_s = max(0, await backend.store.now() - written) / 1_000
+    age_s = await event_age_s(backend, await backend.store.redis.xrange(backend.store.keys.events, count=1))
     return {"status": "ok" if age_s < LAG_S else "degraded", "lag_s": round(age_s, 1)}
+
+
+async def event_age_s(backend: Services, oldest: Sequence[tuple[bytes, Any]]) -> float:
+    """How far the recorder is behind: the age of the stream's oldest entry, which is given; 0 for none."""
+    if not oldest:
+        return 0.0
+    written = int(oldest[0][0].decode().partition("-")[0])
+    return max(0, await backend.store.now() - written) / 1_000
 
 
 async def _runners(backend: Services) -> dict[str, Any]:

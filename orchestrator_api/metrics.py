@@ -12,6 +12,7 @@ from psycopg import OperationalError
 from starlette.responses import Response
 
 from history.run_counts import count_runs
+from orchestrator_api.health import event_age_s
 from orchestrator_api.heartbeats import runners
 from orchestrator_api.models import models
 from orchestrator_api.openapi import answers
@@ -54,7 +55,9 @@ async def _totals(backend: Services) -> list[Metric]:
         pipe.xlen(keys.dead_letters)
         pipe.zcard(keys.timers)
         pipe.hgetall(keys.counters)
-        signals, runs, events, letters, timers, counters = await pipe.execute()
+        pipe.xrange(keys.events, count=1)
+        signals, runs, events, letters, timers, counters, oldest = await pipe.execute()
+    lag_s = await event_age_s(backend, oldest)
     ignored = CounterMetricFamily(
         "pavane_ignored", "signals that changed nothing, and dead letters, by reason", labels=["reason"]
     )
@@ -65,6 +68,7 @@ async def _totals(backend: Services) -> list[Metric]:
         GaugeMetricFamily("pavane_signals_waiting", "completion signals that no coordinator has popped", signals),
         GaugeMetricFamily("pavane_live_runs", "runs that have not ended", runs),
         GaugeMetricFamily("pavane_events_waiting", "events that are not recorded yet", events),
+        GaugeMetricFamily("pavane_recorder_lag_seconds", "age of the oldest event that is not recorded yet", lag_s),
         GaugeMetricFamily("pavane_dead_letters", "entries of the dead letters", letters),
         GaugeMetricFamily("pavane_timers", "deadlines, backoffs and reminders", timers),
         CounterMetricFamily(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from schemas.prices import NO_PRICES, Prices
 from schemas.submission import RETENTION_MS
 
 Role = Literal["reader", "operator", "admin"]
@@ -40,4 +41,5 @@ class ApiOptions:
     batch_json_bytes: int = 64_000_000  # a larger batch comes as NDJSON, which is read line by line
     stall_s: int = 600  # without any item done, after which a batch is called stalled
     stream_ping_s: float = 15.0  # comment lines that keep an idle event stream open
+    prices: Prices = NO_PRICES  # of models and of the GPUs' time
     retry_after_s: int = 5  # what a 503 tells the client to wait

@@ -21,7 +21,7 @@ from orchestrator_api.bodies import (
 )
 from orchestrator_api.openapi import answers, body
 from orchestrator_api.preconditions import etag, if_match
-from orchestrator_api.problems import Refusal, invalid, not_found, too_large
+from orchestrator_api.problems import Refusal, invalid, lost, not_found, too_large
 from orchestrator_api.requests import DryRun, PatchOptions, PatchQuery, PatchRequest, RollbackRequest, RunId
 from orchestrator_api.services import Backend, By, Services
 from schemas.errors import InvalidDocument, Problem
@@ -184,7 +184,7 @@ async def _refusal(backend: Services, run_id: str, refused: PatchRefused) -> Ref
         return not_found("run", run_id)
     if status in STATUS_OF.values():
         return refusal_of(PatchRefused("over", f"The run has ended: {status}.", status=status))
-    return Refusal(409, f"Redis has forgotten the run, which was {status}.", run_status=status)
+    return lost(status)
 
 
 def refusal_of(refused: PatchRefused) -> Refusal:

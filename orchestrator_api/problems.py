@@ -39,6 +39,13 @@ class Refusal(Exception):
         return problem_response(self.status, self.detail, self.errors, self.headers, self.extra)
 
 
+def lost(status: str) -> Refusal:
+    """Of a run that is not in Redis, and has not ended as far as is recorded: `status`."""
+    return Refusal(
+        409, f"Redis has lost the run, which was {status}: `pavane recover` lets it go on.", run_status=status
+    )
+
+
 def problem_response(
     status: int,
     detail: str,

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Path, Query
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from history.audit_query import QUERY_BYTES
 from orchestrator_api.bodies import QueryShape, RequestShape
 from schemas.ids import NAME, NODE_ID, TOKEN_ID, WORKFLOW_ID
 from schemas.limits import LIMITS
@@ -81,6 +82,13 @@ class RunRequest(WorkflowChoice):
     timeout_ms: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)] | None = Field(None, description="of the whole run")
 
 
+class AuditRequest(RequestShape):
+    """The author's own query of the state before and after a batch: one row of numbers and short texts."""
+
+    connection: str = Field(max_length=128, description="the name of a connection that the operator has set up")
+    query: str = Field(min_length=1, max_length=QUERY_BYTES, description="SQL that gives one row; it is read only")
+
+
 class BatchOptions(WorkflowChoice):
     """What a batch carries beside its items: fields of the JSON body, query parameters beside NDJSON."""
 
@@ -90,6 +98,9 @@ class BatchOptions(WorkflowChoice):
     requested_by: Line | None = Field(None, description="who asks; kept with the batch")
     labels: Labels = Field(default_factory=dict, description="{name: text}, for each of its runs")
     priority: Priority = "normal"
+    audit: AuditRequest | None = Field(
+        None, description="a query that is asked before the batch, and when it has ended"
+    )
     force: bool = Field(False, description="also where a batch of this workflow runs, and items whose key is known")
 
 

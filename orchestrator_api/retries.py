@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from orchestrator_api.forgotten import rebuild
 from orchestrator_api.services import Services
 from schemas.ids import NAME
 
@@ -20,7 +21,8 @@ Outcome = Literal["retried", "live", "refused", "gone", "child", "unknown"]
 @dataclass(frozen=True, slots=True)
 class Retried:
     """What became of a retry: `retried`; `live` (it was before, and goes on); `refused` (it has not failed); `gone`
-    (Redis has forgotten it); `child` (another run called it, and is to be retried); `unknown`."""
+    (Redis has let it go, and what it would be rebuilt from is not there any more); `child` (another run called it, and
+    is to be retried); `unknown`."""
 
     outcome: Outcome
     status: str | None  # of the run now
@@ -42,10 +44,22 @@ async def retry_run(backend: Services, run_id: str, event: Mapping[str, Any], *,
         return Retried("live", rest[0])
     if answer != "unknown":
         return Retried("refused", rest[0])
+    return await _retry_forgotten(backend, run_id, event, paused)
+
+
+async def _retry_forgotten(backend: Services, run_id: str, event: Mapping[str, Any], paused: bool) -> Retried:
+    """A run that Redis has let go, from its events."""
     status = await backend.states.status(run_id)
-    if status is None:
-        return Retried("unknown", None)
-    return Retried("gone" if status == "FAILED" else "refused", status)
+    if status != "FAILED":
+        return Retried("refused" if status else "unknown", status)
+    if parent := await backend.history.families.parent(run_id):
+        return Retried("child", status, parent)
+    if not await rebuild(backend, run_id):
+        return Retried("gone", status)
+    answer, *rest = await backend.store.retry_run(run_id, event, paused=paused)
+    if answer == "retried":
+        return Retried("retried", "PAUSED" if paused else "RUNNING")
+    return Retried("live" if answer == "live" else "gone", rest[0] if rest else status)
 
 
 async def retry_runs(backend: Services, run_ids: Sequence[str], event: Mapping[str, Any]) -> Counter[Outcome]:

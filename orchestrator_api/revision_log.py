@@ -8,12 +8,13 @@ from typing import Any
 
 import orjson
 
+from history.run_irs import RunIRs
 from history.workflows import Workflows
 from lua.run_store import RunStore
 from orchestrator_api.event_log import EventLog
 from schemas.events import Event
 from schemas.ir import IR
-from schemas.revision import ir_after, workflow_after
+from schemas.revision import workflow_after
 
 PAGE = 100
 """Revisions that are read at once; the operations of each may have 256 KB."""
@@ -42,14 +43,21 @@ class RevisionLog:
         return await self._derived(run_id, revision, texts.get(1))
 
     async def ir(self, run_id: str, digest: str) -> str | None:
-        """The newest IR, as text, of a run that Redis has forgotten; None if nobody has recorded it."""
-        if text := await self.workflows.ir(digest):
-            return text
-        events: list[Event] = []
-        while page := await self.events(run_id, len(events)):
-            events += page
-        text = await self.workflows.ir(events[0].data["digest"]) if events else None
-        return (await asyncio.to_thread(ir_after, IR.from_json(text), events)).text if text else None
+        """The IR, as text, that a run has or had under this digest; None if nobody knows what it follows from."""
+
+        async def text_of(wanted: str) -> str | None:
+            return await self.workflows.ir(wanted) or await self._first(run_id, wanted)
+
+        ir = await RunIRs(self.log, text_of).get(run_id, digest)
+        return ir.text if ir else None
+
+    async def _first(self, run_id: str, digest: str) -> str | None:
+        """The IR of a live run's first revision, if it has this digest: it may not be recorded yet."""
+        keys = self.store.keys
+        for text in await self.store.redis.mget(keys.first_ir(run_id), keys.ir(run_id)):
+            if text and (await asyncio.to_thread(IR.from_json, text.decode())).digest == digest:
+                return str(text.decode())
+        return None
 
     async def _derived(self, run_id: str, revision: int, first: str | None) -> Mapping[str, Any] | None:
         workflow: Mapping[str, Any] | None = None

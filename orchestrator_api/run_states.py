@@ -11,11 +11,13 @@ import orjson
 from psycopg import OperationalError
 
 from history.artifacts import Artifacts
+from history.dropped_events import EventsDropped
+from history.events import NotRecorded
 from lua.run_store import RunStore
 from orchestrator_api.event_log import EventLog
 from orchestrator_api.family import Family
 from orchestrator_api.token_views import waiting_tokens
-from schemas.fold import Reference, RunState, Usage, run_output
+from schemas.run_state import Reference, RunState, Usage, run_output
 from schemas.values import artifact_name, decode_value, unpack
 
 SHOWN_BYTES = 64_000_000
@@ -37,10 +39,10 @@ class RunStates:
         """The run now; None if nobody knows it. `usage.tasks` is -1 where Postgres, away or behind, is needed."""
         state = await self._from_redis(run_id)
         if state is None:
-            return await self.log.state(run_id)
+            return await self._recorded(run_id)
         folded = None
         if await self.store.redis.xlen(self.store.keys.events) < FAR_BEHIND:
-            with suppress(OperationalError):
+            with suppress(OperationalError, EventsDropped, NotRecorded):
                 folded = await self.log.state(run_id)
         state.usage = folded.usage if folded else Usage(tasks=-1)
         return state
@@ -50,8 +52,15 @@ class RunStates:
         status = await self.store.redis.hget(self.store.keys.run(run_id), "status")
         if status is not None:
             return str(status.decode())
-        state = await self.log.state(run_id)
+        state = await self._recorded(run_id)
         return state.status if state else None
+
+    async def _recorded(self, run_id: str) -> RunState | None:
+        """From its events, or from what it came to where they were dropped."""
+        try:
+            return await self.log.state(run_id)
+        except EventsDropped:
+            return await self.log.dropped.state(run_id)
 
     async def show(self, state: RunState) -> dict[str, Any]:
         """GET /runs/{run_id}: the run with its large values put in."""
@@ -75,6 +84,7 @@ class RunStates:
             "live_tokens": await waiting_tokens(self.store, state.run_id, state.tokens),
             "counter": state.live,
             **await self.family.of(state.run_id),
+            "forked_from": state.started.get("forked_from"),
             "created_at": state.created_at,
             "ended_at": state.ended_at,
             "usage": None if state.usage.tasks < 0 else asdict(state.usage),
@@ -111,6 +121,7 @@ class RunStates:
             error=_error(run),
             created_at=int(run["created_at"]),
             ended_at=int(run["ended_at"]) if run.get("ended_at") else None,
+            started=_origin(run),
         )
 
     async def ir(self, run_id: str) -> tuple[str | None, int]:
@@ -131,6 +142,14 @@ class RunStates:
         if missing := [name for name in names if name not in found]:
             found |= await self.artifacts.get_many(missing)
         return _within(found.items())
+
+
+def _origin(run: Mapping[str, str]) -> dict[str, Any]:
+    """What of a run's first event is shown."""
+    if not run.get("forked_from"):
+        return {}
+    origin, seq = run["forked_from"].split(" ")
+    return {"forked_from": {"run_id": origin, "seq": int(seq)}}
 
 
 def _value(text: str) -> Any:

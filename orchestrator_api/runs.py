@@ -10,6 +10,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from lua.answers import Started
+from lua.patching import LIVE
 from orchestrator_api.bodies import JsonResponse, read_request
 from orchestrator_api.openapi import answers, body
 from orchestrator_api.problems import Refusal, invalid, not_found
@@ -36,6 +37,7 @@ class RunFilter(Page):
     workflow_id: WorkflowName | None = None
     batch_id: Name | None = None
     label: list[str] = Field(default_factory=list, max_length=LIMITS.labels)
+    forked_from: Name | None = Field(None, description="the runs that were forked from this one")
     parent: Name | None = Field(None, description="the child runs of this one; without it no child runs are listed")
 
 
@@ -128,6 +130,7 @@ async def list_runs(backend: Backend, query: Annotated[RunFilter, Query()]) -> R
         batch_id=query.batch_id,
         labels=_labels(query.label),
         parent=query.parent,
+        forked_from=query.forked_from,
         limit=query.limit,
         cursor=query.cursor,
     )
@@ -150,7 +153,11 @@ def _labels(asked: list[str]) -> dict[str, str]:
     responses=answers({**_STARTED, "outputs": {"greet": {"text": "Hello"}}, "output": None, "counter": 1}, 404, 422),
 )
 async def get_run(run_id: RunId, backend: Backend) -> Response:
-    return JsonResponse(await backend.states.show(await _state(backend, run_id)))
+    state = await _state(backend, run_id)
+    shown = await backend.states.show(state)
+    if state.status in LIVE and not await backend.store.redis.exists(backend.store.keys.run(run_id)):
+        shown["lost"] = True  # it stands still, whatever its tokens say
+    return JsonResponse(shown)
 
 
 @router.get(

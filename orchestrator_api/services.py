@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import asyncio
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
@@ -20,23 +21,32 @@ from orchestrator_api.revision_log import RevisionLog
 from orchestrator_api.run_states import RunStates
 from orchestrator_api.submissions import Submissions
 
+if TYPE_CHECKING:  # it has routes, which have Services
+    from orchestrator_api.whatif import WhatIf
+
 
 class Services:
     """Everything of one API process."""
 
-    def __init__(self, store: RunStore, history: History, options: ApiOptions, connections: NamedConnections) -> None:
+    def __init__(
+        self, store: RunStore, history: History, options: ApiOptions, connections: NamedConnections,
+        what_if: WhatIf | None = None,
+    ) -> None:  # fmt: skip
         self.store = store
         self.history = history
         self.connections = connections
         self.options = options
         self.submissions = Submissions(store, history.workflows, options)
-        self.log = EventLog(store, history.events)
+        self.log = EventLog(store, history.events, history.dropped_events)
         self.tail = EventTail(store, self.log)
         self.states = RunStates(store, self.log, history.artifacts, Family(store, history.families))
         self.patching = Patching(store)
         self.revisions = RevisionLog(store, self.log, history.workflows)
         self.paces = Paces(history.pool)
         self.rates = ModelRates()
+        self.what_if = what_if
+        self.asking = asyncio.Lock()  # one what-if at a time
+        self.comparing = asyncio.Semaphore(2)  # batches: each comparison holds two connections, and others need some
 
 
 def _services(request: Request) -> Services:

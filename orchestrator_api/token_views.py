@@ -9,27 +9,9 @@ import orjson
 
 from lua.run_store import RunStore
 from schemas.keys import path_of
+from schemas.state_view import live_tokens, waits_for
 
 Record = Mapping[str, Any]
-
-
-def live_tokens(tokens: Mapping[str, Record]) -> list[dict[str, Any]]:
-    """The run's own tokens in the order in which they were made, without those of maps' items; those of a failed run
-    are dead or held."""
-    own = {token: record for token, record in tokens.items() if not record.get("scope")}
-    return [
-        {
-            "token_id": token,
-            "node_id": record["node"],
-            "state": record["state"],
-            "attempt": record["attempt"],
-            "stream": record.get("stream"),
-            "since": record.get("since"),
-            "runner": record.get("runner"),
-            "scope": record.get("scope", ""),
-        }
-        for token, record in sorted(own.items(), key=lambda item: _number(item[0]))
-    ]
 
 
 async def waiting_tokens(store: RunStore, run_id: str, tokens: Mapping[str, Record]) -> list[dict[str, Any]]:
@@ -48,27 +30,10 @@ async def waiting_tokens(store: RunStore, run_id: str, tokens: Mapping[str, Reco
         if token_id in mapping:
             counts = zip(("total", "running", "done"), found[token_id], strict=True)
             token["items"] = {name: int(count or 0) for name, count in counts}
-        elif waits_for := _waits_for(tokens[token_id], found.get(token_id)):
-            token["waits_for"] = waits_for
+        elif waiting := waits_for(tokens[token_id], _question(found.get(token_id))):
+            token["waits_for"] = waiting
     return shown
 
 
-def _waits_for(record: Record, approval: bytes | None) -> dict[str, Any] | None:
-    """What ends a token's waiting; `due` is ms since the epoch."""
-    due = {"due": record.get("due")}
-    match record["state"]:
-        case "asked":
-            question = orjson.loads(approval or b"{}")
-            return {name: question.get(name) for name in ("assignee", "prompt", "choices")} | due
-        case "listening":
-            return {"event": record.get("event"), "key": record.get("key", "")} | due
-        case "timed":
-            return due
-        case "calling":
-            return {"run_id": record.get("child")}
-    return None
-
-
-def _number(token: str) -> int:
-    tail = token.rpartition(".")[2]
-    return int(tail) if tail.isdigit() else 0
+def _question(approval: bytes | None) -> Mapping[str, Any] | None:
+    return orjson.loads(approval) if approval else None

@@ -71,9 +71,9 @@ class Client:
         key = settings.api_key.get_secret_value() if settings.api_key else None
         return cls(api_url(settings), key)
 
-    def get(self, *path: str, **parameters: Any) -> Any:
+    def get(self, *path: str, timeout_s: float = TIMEOUT_S, **parameters: Any) -> Any:
         given = {name: value for name, value in parameters.items() if value is not None}
-        return self._ask("GET", path, params=given)
+        return self._ask("GET", path, params=given, timeout=timeout_s)
 
     def get_tagged(self, *path: str) -> tuple[Any, str | None]:
         """What is there, and its entity tag."""

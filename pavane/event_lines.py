@@ -5,6 +5,7 @@ from typing import Any
 
 from pavane.cli.output import compact, span
 from schemas.events import STATUS_OF
+from schemas.explanations.said import values
 
 WIDTH = 100  # of a value that is shown
 
@@ -36,6 +37,16 @@ class EventLines:
         given = event["stored_input"] if "stored_input" in event else event.get("input")
         return f"started: {event.get('workflow_id', '')}{version}{batch}, input {compact(given, WIDTH)}"
 
+    def _run_forked(self, event: Mapping[str, Any]) -> str:
+        source = event.get("forked_from") or {}
+        return f"forked from {source.get('run_id')} after event {source.get('seq')}{_who(event)}"
+
+    def _run_recovered(self, event: Mapping[str, Any]) -> str:
+        return f"rebuilt in Redis from event {event.get('from_seq')}{_who(event)}"
+
+    def _run_restated(self, event: Mapping[str, Any]) -> str:
+        return f"told anew as it stands in Redis{_who(event)}"
+
     def _task_started(self, event: Mapping[str, Any]) -> str:
         token, at = event.get("token_id", ""), event["at"]
         self._started[token] = at
@@ -50,18 +61,18 @@ class EventLines:
         parts = [f"completed{self._took(event)}"]
         if node in outputs:
             parts[0] += f": {compact(outputs[node], WIDTH)}"
-        if usage := _usage(event.get("usage")):
+        if usage := usage_text(event.get("usage")):
             parts.append(usage)
         return "; ".join([*parts, *_decisions(event)])
 
     def _node_failed(self, event: Mapping[str, Any]) -> str:
         led = _led_to(event)
-        return "; ".join([f"failed{self._took(event)}: {_error(event)}{led}", *_decisions(event)])
+        return "; ".join([f"failed{self._took(event)}: {failure_text(event)}{led}", *_decisions(event)])
 
     def _task_retried(self, event: Mapping[str, Any]) -> str:
         raw = f"; the answer was {compact(event['raw'], WIDTH)}" if event.get("raw") else ""
         delay = span(event.get("delay_ms", 0))
-        return f"failed{self._took(event)}, tries again in {delay}: {_error(event)}{raw}"
+        return f"failed{self._took(event)}, tries again in {delay}: {failure_text(event)}{raw}"
 
     def _task_queued(self, event: Mapping[str, Any]) -> str:
         return "queued again"
@@ -141,7 +152,7 @@ class EventLines:
         if status is None:
             return str(event["type"])
         why = _who(event)
-        error = f": {_error(event)}" if event.get("error") else ""
+        error = f": {failure_text(event)}" if event.get("error") else ""
         return f"{status} after {span(event['at'] - self._began)}{why}{error}"
 
     def _took(self, event: Mapping[str, Any]) -> str:
@@ -178,7 +189,8 @@ def _who(event: Mapping[str, Any]) -> str:
     return "".join(f", {name} {event[name]}" for name in ("by", "reason") if event.get(name))
 
 
-def _error(event: Mapping[str, Any]) -> str:
+def failure_text(event: Mapping[str, Any]) -> str:
+    """`timeout: no answer within 60 s (attempt 2)`"""
     error = event.get("error") or {}
     if not isinstance(error, Mapping):
         return compact(error, WIDTH)
@@ -186,7 +198,8 @@ def _error(event: Mapping[str, Any]) -> str:
     return f"{error.get('class', 'error')}: {error.get('message', '')}{tries}"
 
 
-def _usage(usage: Mapping[str, Any] | None) -> str:
+def usage_text(usage: Mapping[str, Any] | None) -> str:
+    """`gemma3:4b, 86 + 14 tokens, loaded in 1.2 s`; "" for what used no model."""
     if not usage or not usage.get("llm_model"):
         return ""
     text = f"{usage['llm_model']}, {usage.get('prompt_tokens', 0)} + {usage.get('completion_tokens', 0)} tokens"
@@ -200,12 +213,13 @@ def _decisions(event: Mapping[str, Any]) -> list[str]:
         node, to = decision["node"], ", ".join(decision.get("next", decision.get("edges", ()))) or "nothing"
         if "rule" in decision:
             rule = decision["rule"]
-            said.append(f"{node}: {'default' if rule == 'default' else f'rule {rule + 1}'} -> {to}")
+            what = "default" if rule == "default" else f"rule {rule + 1}"
+            said.append(f"{node}: {what}{values(decision)} -> {to}")
         elif "pass" in decision:
             how = {"back": "once more", "break": "done", "timeout": "no more passes"}[decision["result"]]
-            said.append(f"{node}: pass {decision['pass']}, {how} -> {to}")
+            said.append(f"{node}: pass {decision['pass']}, {how}{values(decision)} -> {to}")
         else:
-            said.append(f"{node} -> {to}")
+            said.append(f"{node}{values(decision)} -> {to}")
     for fault in event.get("condition_errors") or ():
         said.append(f"{fault['node']}: `{fault['expression']}` counts as false: {fault['message']}")
     return said

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from schemas.events import Event
-from schemas.fold import Reference, RunState, fold
+from schemas.fold import fold
 from schemas.ir import IR, OPENED_TYPES, TASK_TYPES
+from schemas.run_state import Reference, RunState
 from schemas.variables import item_index, make_variables, run_variables
 
 _STARTS = ("task_started", "node_opened", "map_started")

@@ -13,11 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 import pavane
 from agent_runner.tools.mcp_server import McpServer
 from agent_runner.web.origin import Hosts
+from history.artifact_store import StoreOptions
 from history.connection_options import ConnectionOptions
 from pavane.mcp_servers import McpServerSetting
 from pavane.named_connections import NAME, read_connections, read_named
 from schemas.compiler.tool_rules import MCP_SERVER
 from schemas.limits import LIMITS, Limits
+from schemas.prices import NO_PRICES, Prices
 
 
 class SettingsError(ValueError):
@@ -121,6 +123,40 @@ class Settings(BaseModel):
         ge=0,
         description="Seconds that the Redis keys of an ended run stay.",
     )
+    snapshot_every: int = Field(
+        500,
+        alias="PAVANE_SNAPSHOT_EVERY",
+        ge=10,
+        le=1_000_000,
+        description="Events of a run after which the recorder keeps its whole state again, so that a state of long ago "
+        "is read quickly.",
+    )
+    recover: bool = Field(
+        False,
+        alias="PAVANE_RECOVER",
+        description="Whether the recorder, unasked, lets unfinished runs go on when Redis has come back empty "
+        "(`pavane recover`); `pavane up --recover` sets it.",
+    )
+    history_days: int | None = Field(
+        None,
+        alias="PAVANE_HISTORY_DAYS",
+        ge=1,
+        le=36_500,
+        description="Days that the events of an ended run stay in Postgres; the recorder drops older ones, a month at "
+        "a time. Unset: for ever.",
+    )
+    history_export: Path | None = Field(
+        None,
+        alias="PAVANE_HISTORY_EXPORT",
+        description="Folder of the recorder into which events are exported before they are dropped.",
+    )
+    artifact_store: str | None = Field(
+        None,
+        alias="PAVANE_ARTIFACT_STORE",
+        pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w.!*'()-]+)*/?$",
+        description="Where recorded artifacts go instead of Postgres: `s3://bucket` or `s3://bucket/prefix`; endpoint, "
+        "region and credentials from the standard `AWS_` variables. It needs the extra `pavane[s3]`.",
+    )
     admit_per_gpu: int = Field(
         500,
         alias="PAVANE_ADMIT_PER_GPU",
@@ -157,6 +193,12 @@ class Settings(BaseModel):
         LIMITS,
         alias="PAVANE_LIMITS",
         description="Limits that differ from the default, as `name=number` separated by commas.",
+    )
+    prices: Prices = Field(
+        NO_PRICES,
+        alias="PAVANE_PRICES",
+        description="What models and GPUs cost, as JSON: `{gpu_hour?, models?: {name: {prompt, completion}}}`; tokens "
+        "per million, all in one currency. Costs are computed when they are read.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", alias="PAVANE_LOG_LEVEL", description="The least severe level that is logged."
@@ -197,6 +239,11 @@ class Settings(BaseModel):
         Hosts(value)
         return value
 
+    @field_validator("prices", mode="before")
+    @classmethod
+    def _parse_prices(cls, value: Any) -> Any:
+        return Prices.parse(value) if isinstance(value, str) else value
+
     @field_validator("limits", mode="before")
     @classmethod
     def _parse_limits(cls, value: Any) -> Any:
@@ -222,6 +269,20 @@ class Settings(BaseModel):
             except LookupError as error:
                 raise SettingsError(f"PAVANE_MCP_SERVERS: {name}: the variable {error.args[0]} is not set") from None
         return servers
+
+    def store(self, environment: Mapping[str, str] | None = None) -> StoreOptions | None:
+        """Where artifacts go, with what `environment` (default: the process's) says of it; None: to Postgres."""
+        if self.artifact_store is None:
+            return None
+        given = os.environ if environment is None else environment
+        return StoreOptions(
+            self.artifact_store,
+            endpoint=given.get("AWS_ENDPOINT_URL_S3") or given.get("AWS_ENDPOINT_URL") or None,
+            region=given.get("AWS_REGION") or given.get("AWS_DEFAULT_REGION") or None,
+            access_key_id=given.get("AWS_ACCESS_KEY_ID") or None,
+            secret_access_key=given.get("AWS_SECRET_ACCESS_KEY") or None,
+            session_token=given.get("AWS_SESSION_TOKEN") or None,
+        )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -252,7 +313,7 @@ def described() -> list[tuple[str, str, str]]:
     return [
         (
             field.alias or name,
-            "" if field.default in (None, (), {}, LIMITS) else _shown(field.default),
+            "" if field.default in (None, (), {}, LIMITS, NO_PRICES) else _shown(field.default),
             field.description or "",
         )
         for name, field in Settings.model_fields.items()

@@ -19,6 +19,7 @@ from pavane.process_group import ProcessGroup, Service, StartFailed
 from pavane.servers import Servers
 from pavane.services.api import check_host, listen
 from pavane.services.recorder import prepare_database
+from pavane.services.recovery import LOST, recovery
 from pavane.services.runner import TYPES, default_runner_id
 from pavane.settings import Settings
 
@@ -46,6 +47,8 @@ class Layout:
     handlers: Sequence[str] = ()
     redis_port: int = 0
     postgres_port: int = 0
+    recovers: Callable[[int], bool] = lambda runs: False
+    """Whether to rebuild so many unfinished runs that Redis has lost."""
 
 
 class Up:
@@ -102,15 +105,32 @@ class Up:
         """Start everything, say so, and go on for ever."""
         _, engines = await asyncio.gather(servers.start(), self._start_engines())
         inner = {"REDIS_URL": servers.redis.inner, "DATABASE_URL": servers.postgres.inner}
-        await prepare_database(
-            self.settings.with_options(redis_url=inner["REDIS_URL"], database_url=inner["DATABASE_URL"])
-        )
+        inner["PAVANE_RECOVER"] = str(self.settings.recover).lower()  # also when Redis comes back empty later on
+        on_these = self.settings.with_options(redis_url=inner["REDIS_URL"], database_url=inner["DATABASE_URL"])
+        await prepare_database(on_these)
+        await self._recover(on_these)
         said = await self._group.start(self._services(inner, engines, listening))
         await self._check(said["api"])
         instance = Instance(os.getpid(), said["api"], servers.redis.outer, servers.postgres.outer, tuple(engines))
         with self._folder.announced(instance):
             self._on_ready(instance)
             await asyncio.Event().wait()
+
+    async def _recover(self, settings: Settings) -> None:
+        """Rebuild what Redis has lost, before anything works on it."""
+        async with recovery(settings, "pavane up") as work:
+            survey = await work.survey()
+            if not survey.lost:
+                return
+            if await asyncio.to_thread(self.layout.recovers, survey.lost):
+                report = await work.recover(LOST)
+                log.info("%d unfinished runs go on from their last recorded event", len(report.recovered))
+            else:
+                log.warning(
+                    "Redis has lost %d of %d unfinished runs: they stand still until `pavane recover` lets them go on",
+                    survey.lost,
+                    survey.unfinished,
+                )
 
     async def _check(self, api: str) -> None:
         """That clients are served. Raises StartFailed."""

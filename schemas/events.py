@@ -3,18 +3,25 @@
     type            what happened                        body                                           applied
     run_started     a run was created                    workflow_id, version, revision, digest, input  tokens, live
                                                          or stored_input, batch_id, key, labels,
-                                                         priority, by, batch_patch
+                                                         priority, by, batch_patch, fields (of
+                                                         docs/redis.md, as they are)
+    run_forked      it was created from the state that       as run_started; forked_from, state,       tokens, live
+                    another one had                          artifacts
+    run_recovered   it was rebuilt in Redis from what is     from_seq, reason, by                       tokens, live
+                    recorded
+    run_restated    Postgres had lost events of it: this is  reason, state, artifacts
+                    its whole state
     task_started    a runner executes a token (again)    revision, attempt, runner                      tokens, live
     node_completed  a token's work is done and it        attempt, outputs, stored, ends, ranks, passes, tokens, gone,
                     moved on                             restarted, decisions, condition_errors, usage  live
-    node_failed     a task failed for good; on_error     as node_completed, and error                   tokens, gone,
-                    took over, or run_failed follows                                                    live
+    node_failed     a task failed for good; on_error     as node_completed, and error; map_answer (the  tokens, gone,
+                    took over, or run_failed follows     outcome of the map whose item it failed)       live
     task_retried    it failed and gets another attempt   attempt, error, delay_ms, raw                  tokens, live
     task_queued     a backoff was over, or its runner died and a patch has given it another stream      tokens, live
     node_opened     a node that ends later waits         waits_for (answer, event, time, child) and     tokens, live
                                                          what belongs to it: prompt, assignee, due, ...
-    node_answered   a person, an event, a timer or an    by, and what they say                          tokens, live
-                    outside worker answered
+    node_answered   a person, an event, a timer or an    by, what they say; answer: {result or          tokens, live
+                    outside worker answered              stored_result or failed, metadata}
     node_reminded   nobody answered for remind_ms        times                                          tokens, live
     tool_called     an agent called a tool               round, call, tool, kind, arguments, result or error,
                                                          ms, usage
@@ -36,6 +43,7 @@
 `outputs` holds {node: value} of every node executed in the step (those decided in passing too), `stored` {node:
 "artifact://..."} the large ones; `ends` the executed nodes that emitted nothing; `ranks` {node: [depth, lane]} where
 executions may overlap; `passes` {loop: passes completed}; `restarted` the loops whose count was deleted.
+`state` is a run's whole state (schemas/snapshot.py), `artifacts` names the large values in it.
 `tokens` holds {token: record} of each record as the step left it (`tokens:<run>` in Redis), `gone` the tokens consumed.
 """
 
@@ -48,12 +56,20 @@ from typing import Any
 import orjson
 
 TYPES = (
-    "run_started", "task_started", "node_completed", "node_failed", "task_retried", "task_queued",
+    "run_started", "run_forked", "run_recovered", "run_restated",
+    "task_started", "node_completed", "node_failed", "task_retried", "task_queued",
     "node_opened", "node_answered", "node_reminded", "tool_called",
     "map_started", "items_started", "item_completed", "items_held", "items_restored",
     "run_paused", "run_resumed", "run_retried", "run_patched", "items_patched", "tokens_parked", "tokens_unparked",
     "run_completed", "run_failed", "run_cancelled", "run_timed_out",
 )  # fmt: skip
+
+STARTS = ("run_started", "run_forked")
+"""Types of the events that begin a run."""
+
+CONTINUING = frozenset({"item_completed", "run_completed", "run_failed", "run_paused"})
+"""Types of the events that a script may write after another one of the same run, in one step: what is recorded never
+ends between the two."""
 
 STATUS_OF = {
     "run_completed": "COMPLETED",

@@ -6,176 +6,70 @@ change.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from schemas.events import STATUS_OF, Event
-from schemas.values import ARTIFACT
-
-Rank = tuple[int, str]
-Record = Mapping[str, Any]
+from schemas.batch_mark import BatchMark, reverted
+from schemas.events import STARTS, STATUS_OF, Event
+from schemas.held import MADE_APART, held
+from schemas.keys import path_of
+from schemas.run_state import MapState, Record, Reference, RunState, Usage
+from schemas.snapshot import load_state
 
 
 class BrokenHistory(ValueError):
     """Events that do not follow on each other: a gap, another run's, or a value that no event brought."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """A large value, by the stored text that stands for it: `artifact://sha256-<hex>`."""
-
-    text: str
-
-    @property
-    def name(self) -> str:
-        return self.text.removeprefix(ARTIFACT)
-
-
-@dataclass(slots=True)
-class Usage:
-    """What a run's tasks took. `tasks` counts executions, the repeated ones too; times are ms."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    execution_time_ms: float = 0
-    load_ms: float = 0
-    tasks: int = 0
-
-
-@dataclass(slots=True)
-class MapState:
-    """A map whose items are known. `results` are values, or a `Reference`, by index."""
-
-    total: int
-    cursor: int = 0  # items started
-    results: dict[int, Any] = field(default_factory=dict)
-
-    @property
-    def running(self) -> int:
-        return self.cursor - len(self.results)
-
-
-@dataclass(slots=True)
-class RunState:
-    """A run after its event `seq`. Values are JSON values, or a `Reference`; times are ms since the epoch.
-
-    `status` is "" before the first event. Scopes are "" for the run itself.
-    """
-
-    run_id: str = ""
-    status: str = ""
-    workflow_id: str = ""
-    version: int | None = None
-    revision: int = 0
-    digest: str = ""
-    batch_id: str | None = None
-    key: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-    priority: str = "normal"
-    input: Any = None
-    seq: int = 0
-    live: int = 0  # tokens that are neither consumed, dead nor held
-    tokens: dict[str, Record] = field(default_factory=dict)  # as `tokens:<run>` holds them
-    arrivals: dict[str, dict[str, Any]] = field(default_factory=dict)  # token -> predecessor -> value
-    outputs: dict[str, dict[str, Any]] = field(default_factory=dict)  # scope -> node -> newest output
-    ranks: dict[str, dict[str, Rank]] = field(default_factory=dict)  # scope -> node -> (depth, lane)
-    ends: dict[str, set[str]] = field(default_factory=dict)  # scope -> nodes whose last execution emitted nothing
-    passes: dict[str, dict[str, int]] = field(default_factory=dict)  # scope -> loop -> passes completed
-    maps: dict[str, MapState] = field(default_factory=dict)  # by the map's token
-    epoch: int = 0  # how often it was retried
-    error: Any = None  # {class, message, ...} of a failure; who and why of an end from outside
-    created_at: int = 0
-    ended_at: int | None = None
-    usage: Usage = field(default_factory=Usage)
-
-    @property
-    def waiting(self) -> dict[str, dict[str, str]]:
-        """scope -> waiting node -> its token."""
-        found: dict[str, dict[str, str]] = {}
-        for token, record in self.tokens.items():
-            if "waiting" in (record["state"], record.get("held")):
-                found.setdefault(record.get("scope", ""), {})[record["node"]] = token
-        return found
-
-    def copy(self) -> RunState:
-        """A state that can be changed without changing this one. Records and values are shared: nobody changes them."""
-        return replace(
-            self,
-            tokens=dict(self.tokens),
-            arrivals={token: dict(values) for token, values in self.arrivals.items()},
-            outputs={scope: dict(values) for scope, values in self.outputs.items()},
-            ranks={scope: dict(ranks) for scope, ranks in self.ranks.items()},
-            ends={scope: set(nodes) for scope, nodes in self.ends.items()},
-            passes={scope: dict(counts) for scope, counts in self.passes.items()},
-            maps={token: replace(state, results=dict(state.results)) for token, state in self.maps.items()},
-            usage=replace(self.usage),
-        )
-
-
 def fold(events: Iterable[Event], state: RunState | None = None) -> RunState:
-    """The state after `events`, which go on from `state` (of the same run). Raises BrokenHistory."""
+    """The state after `events`, which go on from `state` (of the same run). Raises BrokenHistory.
+
+    A `run_restated` holds a whole state: what comes before it may be missing.
+    """
     state = state.copy() if state else RunState()
     for event in events:
+        if event.type == "run_restated":
+            state = load_state(event.data["state"])
+            state.seq, state.last_at = event.seq, event.at
+            continue
         if event.seq != state.seq + 1 or (state.run_id and event.run_id != state.run_id):
             raise BrokenHistory(
                 f"event {event.seq} of {event.run_id} after event {state.seq} of {state.run_id or 'none'}"
             )
         state.seq = event.seq
         _apply(state, event)
+        state.last_at = event.at
     return state
 
 
-def run_output(state: RunState) -> Any:
-    """A completed run's output: of the nodes whose last execution emitted nothing, the one's, else {node: output}.
-
-    Values may be `Reference`s. None while the run has not completed.
-    """
-    if state.status != "COMPLETED":
-        return None
-    return output_of(state.ends.get("", ()), state.outputs.get("", {}))
-
-
-def output_of(ends: Iterable[str], outputs: Mapping[str, Any]) -> Any:
-    """The rule of `run_output`, on the outputs and the ends of the run's own scope."""
-    values = {node: outputs[node] for node in sorted(ends) if node in outputs}
-    return next(iter(values.values())) if len(values) == 1 else values
-
-
 def _apply(state: RunState, event: Event) -> None:
-    if event.type == "run_started":
-        _start(state, event)
-    elif event.type in STATUS_OF:
-        _end(state, event)
-    elif event.type == "task_started":
-        state.usage.tasks += 1
-    elif event.type in ("run_paused", "run_resumed"):
-        state.status = "PAUSED" if event.type == "run_paused" else "RUNNING"
-    elif event.type == "run_retried":
-        state.status, state.ended_at, state.error = "RUNNING", None, None
-        state.epoch += 1
-    elif event.type == "run_patched":
-        state.revision, state.digest = event.data["revision"], event.data["digest"]
-        _adopt(state, event, [""])
-    elif event.type == "items_patched":
-        path = event.token_id.removeprefix(f"{state.run_id}.")
-        _adopt(state, event, [f"{path}-{index}" for index in event.data["indexes"]])
-    elif event.type in ("map_started", "items_started", "item_completed"):
-        _advance_map(state, event)
+    if change := _CHANGES.get(event.type):
+        change(state, event)
+    data = event.data
     values = _values(event)
-    _record_outputs(state, event, values)
-    _count_passes(state, event)
+    if values:
+        _record_outputs(state, event, values)
+    if "passes" in data or "restarted" in data:
+        _count_passes(state, event)
     # The event of a run's failure repeats the one of its node, and a node's usage holds that of its tool calls.
-    if event.node_id and event.type != "tool_called":
-        _add_usage(state.usage, event.data.get("usage") or {})
+    if (used := data.get("usage")) and event.node_id and event.type != "tool_called":
+        _add_usage(state.usage, used)
     _move_tokens(state, event, values)
     if event.type == "item_completed":
-        _forget_items(state, f"{event.token_id}-{event.data['index']}.")
+        _forget_items(state, f"{event.token_id}-{data['index']}.")
+
+
+_SHOWN_APART = ("tokens", "live", "input", "stored_input", "state", "artifacts")
 
 
 def _start(state: RunState, event: Event) -> None:
     data = event.data
-    state.run_id, state.status, state.created_at = event.run_id, "RUNNING", event.at
+    if event.type == "run_forked":
+        _begin_with(state, load_state(data["state"]))
+    state.started = {name: value for name, value in data.items() if name not in _SHOWN_APART}
+    state.batch_mark = (data.get("fields") or {}).get("batch_patch", "")
+    state.run_id, state.status = event.run_id, state.status or "RUNNING"
+    state.created_at = state.created_at or event.at
     state.workflow_id, state.version = data["workflow_id"], data.get("version")
     state.revision, state.digest = data["revision"], data["digest"]
     state.batch_id, state.key = data.get("batch_id"), data.get("key")
@@ -183,7 +77,74 @@ def _start(state: RunState, event: Event) -> None:
     state.input = Reference(data["stored_input"]) if "stored_input" in data else data.get("input")
 
 
+def _begin_with(state: RunState, other: RunState) -> None:
+    """The state of a fork is that of the run that it was forked from, but for its number and its usage."""
+    for name in RunState.__dataclass_fields__:
+        if name not in ("seq", "usage"):
+            setattr(state, name, getattr(other, name))
+    state.made += MADE_APART
+    _hold_items(state)
+
+
+def _hold_items(state: RunState) -> None:
+    """The items of maps of a run that was rebuilt: they are restored slice by slice (`items_restored`)."""
+    for token, record in state.tokens.items():
+        if record.get("scope"):
+            state.tokens[token] = held(record, answered=token in state.answers)
+
+
+def _count_task(state: RunState, event: Event) -> None:
+    state.usage.tasks += 1
+
+
+def _pause(state: RunState, event: Event) -> None:
+    state.status, state.paused_at = "PAUSED", event.at
+
+
+def _resume(state: RunState, event: Event) -> None:
+    state.paused_ms += event.at - (state.paused_at or event.at)
+    state.status, state.paused_at = "RUNNING", None
+
+
+def _retry(state: RunState, event: Event) -> None:
+    state.paused_ms += event.at - (state.ended_at or event.at)  # as if it had been paused
+    state.status, state.ended_at, state.error = "RUNNING", None, None
+    state.epoch += 1
+
+
+def _recover(state: RunState, event: Event) -> None:
+    if state.paused_at is None:
+        state.paused_ms += event.at - state.last_at  # its clocks stood still
+    state.made += MADE_APART
+    _hold_items(state)
+
+
+def _patch(state: RunState, event: Event) -> None:
+    data = event.data
+    if number := data.get("batch_patch"):
+        name = reverted(number) if data.get("reverted") else str(number)
+        state.batch_mark = str(BatchMark(name, data["revision"], state.digest))
+    before, state.revision, state.digest = state.digest, data["revision"], data["digest"]
+    for scope in (s for s in _item_scopes(state) if s not in state.adopted):
+        state.adopted[scope] = before
+    _adopt(state, event, [""])
+
+
+def _patch_items(state: RunState, event: Event) -> None:
+    path = event.token_id.removeprefix(f"{state.run_id}.")
+    scopes = [f"{path}-{index}" for index in event.data["indexes"]]
+    state.adopted.update(dict.fromkeys(scopes, state.digest))
+    _adopt(state, event, scopes)
+
+
+def _item_scopes(state: RunState) -> set[str]:
+    """The items of maps in which there are tokens."""
+    return {record["scope"] for record in state.tokens.values() if record.get("scope")}
+
+
 def _end(state: RunState, event: Event) -> None:
+    if state.paused_at is not None:
+        _resume(state, event)
     state.status, state.ended_at, state.live = STATUS_OF[event.type], event.at, 0
     if event.type == "run_failed":
         state.error = event.data.get("error")  # dead and held tokens stay: `retry` restores them
@@ -203,27 +164,51 @@ def _adopt(state: RunState, event: Event, scopes: Iterable[str]) -> None:
             state.ranks.pop(scope, None)
 
 
-def _advance_map(state: RunState, event: Event) -> None:
-    data, token = event.data, event.token_id
-    if event.type == "map_started":
-        state.maps[token] = MapState(data["total"])
-    elif event.type == "items_started":
-        state.maps[token].cursor += data["count"]
-    else:
-        state.maps[token].results[data["index"]] = (
-            Reference(data["stored_result"]) if "stored_result" in data else data["result"]
-        )
+def _start_map(state: RunState, event: Event) -> None:
+    data = event.data
+    items = Reference(data["stored_items"]) if "stored_items" in data else data.get("items")
+    state.maps[event.token_id] = MapState(data["total"], items)
+
+
+def _start_items(state: RunState, event: Event) -> None:
+    one, count, path = state.maps[event.token_id], event.data["count"], path_of(state.run_id, event.token_id)
+    if state.revision > 1:
+        state.adopted.update({f"{path}-{one.cursor + n}": state.digest for n in range(count)})
+    one.cursor += count
+
+
+def _complete_item(state: RunState, event: Event) -> None:
+    data = event.data
+    result = Reference(data["stored_result"]) if "stored_result" in data else data["result"]
+    state.maps[event.token_id].results[data["index"]] = result
+
+
+_CHANGES: Mapping[str, Callable[[RunState, Event], None]] = {
+    **dict.fromkeys(STARTS, _start),
+    **dict.fromkeys(STATUS_OF, _end),
+    "task_started": _count_task,
+    "run_paused": _pause,
+    "run_resumed": _resume,
+    "run_retried": _retry,
+    "run_recovered": _recover,
+    "run_patched": _patch,
+    "items_patched": _patch_items,
+    "map_started": _start_map,
+    "items_started": _start_items,
+    "item_completed": _complete_item,
+}
+"""What an event changes besides outputs, counts and tokens, by its type."""
 
 
 def _forget_items(state: RunState, prefix: str) -> None:
     """Forget the items whose tokens begin with `prefix`, and all that they started."""
     head = f"{state.run_id}."
-    for scoped in (state.outputs, state.ranks, state.ends, state.passes):
+    scopes: tuple[dict[str, Any], ...] = (state.outputs, state.ranks, state.ends, state.passes, state.adopted)
+    for scoped in scopes:
         for scope in [s for s in scoped if s and f"{head}{s}.".startswith(prefix)]:
             del scoped[scope]
     for token in [t for t in state.tokens if t.startswith(prefix)]:
-        state.tokens.pop(token)
-        state.arrivals.pop(token, None)
+        _forget_token(state, token)
     for token in [t for t in state.maps if t.startswith(prefix)]:
         del state.maps[token]
 
@@ -232,7 +217,8 @@ def _values(event: Event) -> dict[str, Any]:
     """What each node executed in this step passed on; a failed one, which has no output, its error."""
     data = event.data
     values = dict(data.get("outputs") or {})
-    values.update((node, Reference(text)) for node, text in (data.get("stored") or {}).items())
+    if stored := data.get("stored"):
+        values.update((node, Reference(text)) for node, text in stored.items())
     if event.type == "node_failed":
         values[event.node_id] = {"error": data.get("error")}
     return values
@@ -240,7 +226,7 @@ def _values(event: Event) -> dict[str, Any]:
 
 def _record_outputs(state: RunState, event: Event, values: Mapping[str, Any]) -> None:
     """The output of each node's highest execution that gave one, and whether its highest execution emitted anything."""
-    if not values or event.token_id not in event.data.get("gone", ()):
+    if event.token_id not in event.data.get("gone", ()):
         return  # the failure of a run changes no output
     scope, ranks, ended = event.scope, event.data.get("ranks") or {}, event.data.get("ends") or ()
     outputs, ends = state.outputs.setdefault(scope, {}), state.ends.setdefault(scope, set())
@@ -272,29 +258,63 @@ def _count_passes(state: RunState, event: Event) -> None:
             counts.pop(loop, None)
 
 
+_AMOUNTS = frozenset({"prompt_tokens", "completion_tokens", "execution_time_ms", "gpu_ms", "load_ms"})
+
+
 def _add_usage(usage: Usage, used: Mapping[str, Any]) -> None:
-    for name in ("prompt_tokens", "completion_tokens", "execution_time_ms", "load_ms"):
-        amount = used.get(name)
-        if isinstance(amount, int | float):  # workers in any language say what they like
+    for name, amount in used.items():
+        if name in _AMOUNTS and isinstance(amount, int | float):  # workers in any language say what they like
             setattr(usage, name, getattr(usage, name) + amount)
 
 
 def _move_tokens(state: RunState, event: Event, values: Mapping[str, Any]) -> None:
-    for token, record in (event.data.get("tokens") or {}).items():
-        # A value is new in this step if its rank is: one that was merged before is in the record too.
-        before = state.tokens[token].get("from") or () if token in state.tokens else ()
-        for arrival in record.get("from") or ():
-            if arrival not in before:
-                if arrival[0] not in values:
-                    raise BrokenHistory(f"event {event.seq} of {event.run_id}: no value of {arrival[0]} for {token}")
-                state.arrivals.setdefault(token, {})[arrival[0]] = values[arrival[0]]
+    data = event.data
+    answers = state.answers or state.opened or event.type in ("node_answered", "node_opened") or "map_answer" in data
+    for token, record in (data.get("tokens") or {}).items():
+        old = state.tokens.get(token)
+        if arrived := record.get("from"):
+            _arrive(state, event, token, arrived, (old and old.get("from")) or (), values)
+        if old is None and (number := token.rpartition(".")[2]).isdigit():
+            state.made = max(state.made, int(number))
         state.tokens[token] = record
+        if answers:
+            _keep_answer(state, event, token, record)
         if token in state.maps and not record.get("map"):  # it begins anew
             del state.maps[token]
             _forget_items(state, f"{token}-")
-    for token in event.data.get("gone") or ():
-        state.tokens.pop(token, None)
-        state.arrivals.pop(token, None)
+    for token in data.get("gone") or ():
+        _forget_token(state, token)
         if state.maps.pop(token, None):
             _forget_items(state, f"{token}-")
-    state.live = event.data.get("live", state.live)
+    state.live = data.get("live", state.live)
+
+
+def _arrive(
+    state: RunState, event: Event, token: str, arrived: Sequence[Sequence[Any]], before: Sequence[Any],
+    values: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """A value is new in this step if its rank is: one that was merged before is in the record too."""
+    for arrival in arrived:
+        if arrival not in before:
+            if arrival[0] not in values:
+                raise BrokenHistory(f"event {event.seq} of {event.run_id}: no value of {arrival[0]} for {token}")
+            state.arrivals.setdefault(token, {})[arrival[0]] = values[arrival[0]]
+
+
+def _keep_answer(state: RunState, event: Event, token: str, record: Record) -> None:
+    """An outcome from outside counts until it is routed, a question until it is answered."""
+    if event.type == "node_answered" and token == event.token_id:
+        state.answers[token] = event.data.get("answer") or {}
+    elif "map_answer" in event.data and record["state"] == "answered":
+        state.answers[token] = event.data["map_answer"]
+    elif "answered" not in (record["state"], record.get("held")):
+        state.answers.pop(token, None)
+    if event.type == "node_opened" and token == event.token_id and record["state"] == "asked":
+        state.opened[token] = {name: event.data.get(name) for name in ("assignee", "prompt", "due")}
+    elif "asked" not in (record["state"], record.get("held")):
+        state.opened.pop(token, None)
+
+
+def _forget_token(state: RunState, token: str) -> None:
+    for known in (state.tokens, state.arrivals, state.answers, state.opened):
+        known.pop(token, None)

@@ -121,14 +121,12 @@ def worker_database(database_server: str) -> Iterator[str]:
 
 @pytest.fixture
 def database_url(worker_database: str) -> Iterator[str]:
-    """The DSN of a database that is empty; what the test makes there is gone after it, and who is connected, too."""
+    """The DSN of a database that is empty, or has our tables and nothing in them; what the test makes there is gone
+    after it, and who is connected, too."""
     yield worker_database
     with psycopg.connect(worker_database, autocommit=True) as admin:
         admin.execute(servers.DISCONNECT_OTHERS)
-        schemas = [name for (name,) in admin.execute(servers.SCHEMAS).fetchall()]
-        for name in schemas:
-            admin.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
-        admin.execute("CREATE SCHEMA public")
+        servers.empty_database(admin)
 
 
 @pytest.fixture

@@ -5,14 +5,19 @@ every worker. It starts when the first test asks for it: workers ask by a FIFO, 
 """
 
 import os
+import re
 import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import psycopg
+from psycopg import sql
+
+from history.migration import migrations
 from pavane.embedded.postgres import EmbeddedPostgres
 from pavane.embedded.valkey import EmbeddedValkey
 
@@ -35,6 +40,38 @@ def private_folder() -> Path:
 DISCONNECT_OTHERS = """SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()"""
 SCHEMAS = r"SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'"
+
+MIGRATED = {"migrations", *re.findall(r"^CREATE TABLE (\w+)", "".join(m.sql for m in migrations()), re.MULTILINE)}
+"""The tables of this release, but for partitions of months."""
+MONTH = re.compile(r"execution_events_\d{4}_\d{2}")
+
+
+def empty_database(admin: psycopg.Connection[Any]) -> None:
+    """Take what a test has left: the rows, where nothing but our own tables is there, since making these costs more
+    than most tests; else everything."""
+    schemas = [name for (name,) in admin.execute(SCHEMAS).fetchall()]
+    tables = {name for (name,) in admin.execute("SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') "
+                                               "AND relnamespace = to_regnamespace('public')").fetchall()}  # fmt: skip
+    months = {name for name in tables if MONTH.fullmatch(name)}
+    if schemas != ["public"] or tables - months != MIGRATED or not _is_current(admin):
+        for name in schemas:
+            admin.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
+        admin.execute("CREATE SCHEMA public")
+        return
+    for name in months:
+        admin.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+    kept = MIGRATED - {"migrations", "execution_events"}
+    question = sql.SQL(" UNION ALL ").join(
+        sql.SQL("SELECT {} WHERE EXISTS (SELECT FROM {})").format(name, sql.Identifier(name)) for name in kept
+    )
+    if full := [sql.Identifier(name) for (name,) in admin.execute(question).fetchall()]:
+        admin.execute(sql.SQL("TRUNCATE {} RESTART IDENTITY CASCADE").format(sql.SQL(", ").join(full)))
+
+
+def _is_current(admin: psycopg.Connection[Any]) -> bool:
+    """Whether all migrations are applied, and no other."""
+    known = [version for (version,) in admin.execute("SELECT version FROM migrations ORDER BY version").fetchall()]
+    return known == [migration.version for migration in migrations()]
 
 
 class SharedPostgres:

@@ -25,3 +25,12 @@ def test_the_item_stands_beside_the_node() -> None:
 
 def test_who_paused_and_why() -> None:
     assert line("run_paused", by="ada", reason="lunch").endswith("paused, by ada, reason lunch")
+
+
+def test_what_a_run_came_from_is_said() -> None:
+    origin = {"run_id": "run_1", "seq": 12}
+    assert line("run_forked", forked_from=origin, by="ada").endswith("forked from run_1 after event 12, by ada")
+    assert line("run_recovered", from_seq=7, by="recorder").endswith("rebuilt in Redis from event 7, by recorder")
+    assert line("run_restated", reason="Postgres was older").endswith(
+        "told anew as it stands in Redis, reason Postgres was older"
+    )

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from agent_runner.tools.mcp_server import McpServer
+from history.artifact_store import StoreOptions
 from history.connection_options import ConnectionOptions
+from pavane.services.retention import check_history_days
 from pavane.settings import Settings, SettingsError, described, examples_folder, without_password
 
 
@@ -47,6 +49,9 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("PAVANE_PORT", "many"),
         ("PAVANE_PORT", "70000"),
         ("PAVANE_RETENTION_S", "-1"),
+        ("PAVANE_HISTORY_DAYS", "0"),
+        ("PAVANE_ARTIFACT_STORE", "https://bucket/sekret"),
+        ("PAVANE_ARTIFACT_STORE", "s3://key:sekret@bucket"),
         ("PAVANE_PREFIX", "a b"),
         ("PAVANE_LOG_LEVEL", "LOUD"),
         ("PAVANE_LIMITS", "no_such=1"),
@@ -175,3 +180,23 @@ def test_every_setting_is_described() -> None:
 
 def test_the_examples_are_found() -> None:
     assert examples_folder().is_dir()
+
+
+def test_an_artifact_store_has_what_the_standard_variables_say() -> None:
+    assert Settings.from_environment({}).store({"AWS_ACCESS_KEY_ID": "a"}) is None
+    settings = Settings.from_environment({"PAVANE_ARTIFACT_STORE": "s3://bucket/some/where"})
+    standard = {
+        "AWS_ENDPOINT_URL": "http://h:1", "AWS_REGION": "eu", "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "sekret", "AWS_SESSION_TOKEN": "tokn",
+    }  # fmt: skip
+    store = settings.store(standard)
+    assert store == StoreOptions("s3://bucket/some/where", "http://h:1", "eu", "a", "sekret", "tokn")
+    assert "sekret" not in repr(store) and "tokn" not in repr(store)
+    more = settings.store({**standard, "AWS_ENDPOINT_URL_S3": "http://s3:1", "AWS_SESSION_TOKEN": ""})
+    assert more and (more.endpoint, more.session_token) == ("http://s3:1", None)
+
+
+def test_history_that_would_go_before_redis_forgets_the_run() -> None:
+    check_history_days(Settings.from_environment({"PAVANE_HISTORY_DAYS": "2"}))
+    with pytest.raises(SettingsError, match="PAVANE_HISTORY_DAYS"):
+        check_history_days(Settings.from_environment({"PAVANE_HISTORY_DAYS": "2", "PAVANE_RETENTION_S": "172800"}))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
+from agent_runner.engines.fence import Fence
+
 FailureClass = Literal["timeout", "connection", "rate_limit", "engine_busy", "not_found", "invalid_input", "too_large"]
 
 # The same request may succeed later; the other classes are the request's own fault and permanent.
@@ -91,14 +93,14 @@ class ChatRequest:
 class ChatReply:
     """The model's text, as it came, and the tools that it wants to have called.
 
-    `load_ms` is the wait for the model (engine queue included), `total_ms` the whole request, both as the engine
+    `wait_ms` is the wait for the model (engine queue included), `total_ms` the whole request, both as the engine
     measured them.
     """
 
     text: str
     prompt_tokens: int
     completion_tokens: int
-    load_ms: int
+    wait_ms: int
     total_ms: int
     calls: Sequence[ToolCall] = ()
     thinking: str = ""
@@ -143,10 +145,14 @@ def short_name(model: str) -> str:
 
 
 class Engine(Protocol):
-    """Every method raises EngineError or EngineAway and nothing else, and always ends in bounded time."""
+    """Every method raises EngineError or EngineAway and nothing else, and always ends in bounded time.
+
+    But for `chat`, `load` and `unload`, which look at the fence right before they send anything: NotOurs.
+    """
 
     name: str
     url: str
+    fence: Fence
 
     async def chat(self, request: ChatRequest) -> ChatReply: ...
 

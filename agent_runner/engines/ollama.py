@@ -25,6 +25,7 @@ from agent_runner.engines.engine import (
     short_name,
 )
 from agent_runner.engines.exchange import Exchange, Foreign, Refused
+from agent_runner.engines.fence import Fence
 from agent_runner.engines.kv_cache import kv_bytes, trained_context
 
 T = TypeVar("T")
@@ -64,6 +65,7 @@ class OllamaEngine:
     ) -> None:
         self.name = name
         self.url = url
+        self.fence = Fence()
         self._load_timeout_s = load_timeout_s
         self._control_timeout_s = control_timeout_s
         self._exchange = Exchange(url, "Ollama", self.healthy, secret=key)
@@ -82,13 +84,15 @@ class OllamaEngine:
         began = time.monotonic()
         # Not the client's own `chat`: its model of a tool drops what it does not know of a JSON Schema, such as the
         # fields of an inner object.
-        asked = self._client._request(ollama.ChatResponse, "POST", "/api/chat", json=_body(request), stream=False)
+        asked = self._client._request(
+            ollama.ChatResponse, "POST", "/api/chat", json=_body(request), extensions=self.fence.extensions
+        )
         reply = await self._ask(asked, request.timeout_s, request.model)
         return ChatReply(
             text=reply.message.content or "",
             prompt_tokens=reply.prompt_eval_count or 0,  # absent when the whole prompt was cached
             completion_tokens=reply.eval_count or 0,
-            load_ms=_ms(reply.load_duration) or 0,
+            wait_ms=_ms(reply.load_duration) or 0,
             total_ms=_ms(reply.total_duration) or _since(began),
             calls=[ToolCall(call.function.name, call.function.arguments) for call in reply.message.tool_calls or ()],
             thinking=reply.message.thinking or "",
@@ -96,13 +100,11 @@ class OllamaEngine:
 
     async def load(self, model: str, options: Mapping[str, Any]) -> LoadReply:
         began = time.monotonic()
-        asked = self._client.generate(model=model, prompt="", options=dict(options), keep_alive=-1)
-        await self._confirm(asked, self._load_timeout_s, model)
+        await self._keep(model, self._load_timeout_s, keep_alive=-1, options=dict(options))
         return LoadReply(load_ms=_since(began))  # Ollama reports no duration for a bare load
 
     async def unload(self, model: str) -> None:
-        asked = self._client.generate(model=model, prompt="", keep_alive=0)
-        await self._confirm(asked, self._control_timeout_s, model)
+        await self._keep(model, self._control_timeout_s, keep_alive=0)
 
     async def residents(self) -> list[Resident]:
         held = await self._ask(self._client.ps(), self._control_timeout_s)
@@ -148,7 +150,12 @@ class OllamaEngine:
         asked = self._client._request(ollama.ShowResponse, "POST", "/api/show", json=body)
         return await self._ask(asked, self._control_timeout_s, model)
 
-    async def _confirm(self, asked: Awaitable[ollama.GenerateResponse], timeout_s: float, model: str) -> None:
+    async def _keep(self, model: str, timeout_s: float, **about: Any) -> None:
+        """A generation without a prompt: it loads or unloads, as `keep_alive` says."""
+        body = {"model": model, "prompt": "", "stream": False, **about}
+        asked = self._client._request(
+            ollama.GenerateResponse, "POST", "/api/generate", json=body, extensions=self.fence.extensions
+        )
         if not (await self._ask(asked, timeout_s, model)).done:
             raise EngineError("connection", f"{self.url} confirmed no load or unload of {model!r}")
 

@@ -20,6 +20,7 @@ from agent_runner.engines.engine import (
     Resident,
     short_name,
 )
+from agent_runner.engines.fence import Fence
 from agent_runner.engines.openai_chat import chat_body, chat_reply
 from agent_runner.engines.wire import Wire
 
@@ -46,7 +47,8 @@ class OpenAIEngine:
         self._load_timeout_s = load_timeout_s
         self._unload_timeout_s = unload_timeout_s
         self._control_timeout_s = control_timeout_s
-        self._wire = Wire(url, self.healthy, key=key, connect_timeout_s=connect_timeout_s)
+        self.fence = Fence()
+        self._wire = Wire(url, self.healthy, self.fence, key=key, connect_timeout_s=connect_timeout_s)
         self._found: Dialect | None = None
 
     async def chat(self, request: ChatRequest) -> ChatReply:

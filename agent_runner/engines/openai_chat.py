@@ -52,7 +52,7 @@ def chat_reply(body: Any, took_ms: int) -> ChatReply:
         text=content or "",
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
-        load_ms=_waited_ms(body.get("timings"), took_ms),
+        wait_ms=_waited_ms(body.get("timings"), took_ms),
         total_ms=took_ms,
         calls=_calls(message.get("tool_calls")),
         thinking=_text(message.get("reasoning_content")) or _text(message.get("reasoning")),

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import httpx
 
 from agent_runner.engines.exchange import LONGEST_TEXT, Exchange, Foreign, Refused
+from agent_runner.engines.fence import Fence
 
 T = TypeVar("T")
 
@@ -20,13 +21,21 @@ class Wire:
     """The connections to `url`. `key` goes to it as a bearer token, and nowhere else: redirects are not followed.
 
     `read` makes of an answer's JSON what is wanted; it raises Foreign where that can not be. `model` is whom a call
-    is about; `probe` marks the question whether the engine answers at all.
+    is about; `probe` marks the question whether the engine answers at all. What is posted, and a knock, has an effect
+    on the engine and passes the fence: NotOurs.
     """
 
     def __init__(
-        self, url: str, healthy: Callable[[], Awaitable[bool]], *, key: str = "", connect_timeout_s: float = 5.0
+        self,
+        url: str,
+        healthy: Callable[[], Awaitable[bool]],
+        fence: Fence,
+        *,
+        key: str = "",
+        connect_timeout_s: float = 5.0,
     ) -> None:
         self.url = url
+        self._fence = fence
         self._exchange = Exchange(url, "an OpenAI-compatible engine", healthy, secret=key)
         # Reads wait for the model, so each call bounds itself. The pool is unbounded because the runner's slots
         # are the bound; proxies are for the outside world; a compressed answer could unfold to any size.
@@ -44,12 +53,12 @@ class Wire:
         )
 
     async def get(self, path: str, timeout_s: float, read: Callable[[Any], T], *, probe: bool = False) -> T:
-        return await self._exchange.ask(self._read("GET", path, None, read), timeout_s, probe=probe)
+        return await self._exchange.ask(self._read("GET", path, read), timeout_s, probe=probe)
 
     async def post(
         self, path: str, body: Mapping[str, Any], timeout_s: float, read: Callable[[Any], T], *, model: str
     ) -> T:
-        return await self._exchange.ask(self._read("POST", path, body, read), timeout_s, model)
+        return await self._exchange.ask(self._read("POST", path, read, body, fenced=True), timeout_s, model)
 
     async def look(self, path: str, timeout_s: float, *, probe: bool = False) -> Any:
         """The JSON at a path that only some engines have; None where this one has not."""
@@ -57,13 +66,13 @@ class Wire:
 
     async def knock(self, method: str, path: str, timeout_s: float, *, model: str) -> None:
         """A call whose answer says nothing but that it succeeded."""
-        await self._exchange.ask(self._success(method, path), timeout_s, model)
+        await self._exchange.ask(self._success(method, path, fenced=True), timeout_s, model)
 
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def _read(self, method: str, path: str, body: Mapping[str, Any] | None, read: Callable[[Any], T]) -> T:
-        return read(_parsed(await self._success(method, path, body)))
+    async def _read(self, method: str, path: str, read: Callable[[Any], T], body: Any = None, **how: bool) -> T:
+        return read(_parsed(await self._success(method, path, body, **how)))
 
     async def _json_if_any(self, path: str) -> Any:
         status, raw = await self._send("GET", path)
@@ -74,16 +83,17 @@ class Wire:
         except Foreign:
             return None
 
-    async def _success(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> bytes:
-        status, raw = await self._send(method, path, body)
+    async def _success(self, method: str, path: str, body: Any = None, *, fenced: bool = False) -> bytes:
+        status, raw = await self._send(method, path, body, fenced=fenced)
         if not 200 <= status < 300:
             raise _refused(status, raw)
         return raw
 
-    async def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, bytes]:
+    async def _send(self, method: str, path: str, body: Any = None, *, fenced: bool = False) -> tuple[int, bytes]:
         content = None if body is None else json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
         headers = {} if body is None else {"Content-Type": "application/json"}
-        async with self._client.stream(method, path, content=content, headers=headers) as answer:
+        extensions = dict(self._fence.extensions) if fenced else {}
+        async with self._client.stream(method, path, content=content, headers=headers, extensions=extensions) as answer:
             raw = bytearray()
             async for part in answer.aiter_raw():
                 raw += part

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 from jsonschema.protocols import Validator
 
+from agent_runner.engine_time import Cost
 from agent_runner.engines.engine import ChatReply, ChatRequest, EngineError
 from agent_runner.failure import TaskFailed
 from agent_runner.gpu import Gpu
@@ -33,12 +34,12 @@ class AgentNodes:
         self._toolbox = toolbox
 
     async def execute(self, work: Work, variables: Mapping[str, Any]) -> Result:
-        request = _request(work, variables)
+        request, cost = _request(work, variables), Cost()
         if work.node.config.get("tools"):
-            reply, spent = await self._converse(work, request)
+            reply, spent = await self._converse(work, request, cost)
         else:
-            reply, spent = await self._ask(work, request), Spent()
-        metadata = _usage(request.model, reply, spent)
+            reply, spent = await self._ask(work, request, cost), Spent()
+        metadata = _usage(reply, spent, cost)
         if request.response_format is None:
             return Result({"text": _clean(reply.text)}, metadata)
         return Result(_parse(reply.text, _validator(work), metadata), metadata)
@@ -47,26 +48,24 @@ class AgentNodes:
         await self._toolbox.close()
         await self._gpu.close()
 
-    async def _ask(self, work: Work, request: ChatRequest) -> ChatReply:
+    async def _ask(self, work: Work, request: ChatRequest, cost: Cost) -> ChatReply:
         try:
-            return await self._gpu.chat(work.node.analysis.pool or request.model, request)
+            return await self._gpu.chat(work.node.analysis.pool or request.model, request, cost)
         except EngineError as error:
-            raise TaskFailed(
-                error.klass, error.message, retryable=error.retryable, metadata={"llm_model": request.model}
-            ) from None
+            raise TaskFailed(error.klass, error.message, retryable=error.retryable, metadata=cost.metadata()) from None
 
-    async def _converse(self, work: Work, request: ChatRequest) -> tuple[ChatReply, Spent]:
+    async def _converse(self, work: Work, request: ChatRequest, cost: Cost) -> tuple[ChatReply, Spent]:
         """The last reply of a model with tools. A failure says what was spent until then."""
         tools = await self._toolbox.tools(work)
 
         async def ask(asked: ChatRequest) -> ChatReply:
-            return await self._ask(work, asked)
+            return await self._ask(work, asked, cost)
 
         loop = ToolLoop(self._store, ask, work, tools)
         try:
             return await loop.answer(request, lambda text: _fault(text, _validator(work)) is None), loop.spent
         except TaskFailed as failure:
-            failure.metadata = {**_usage(request.model, loop.spent.total(), loop.spent), **failure.metadata}
+            failure.metadata = {**_usage(loop.spent.total(), loop.spent, cost), **failure.metadata}
             raise
 
 
@@ -92,15 +91,14 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
-def _usage(model: str, reply: ChatReply, spent: Spent) -> dict[str, Any]:
+def _usage(reply: ChatReply, spent: Spent, cost: Cost) -> dict[str, Any]:
     return {
         "tool_calls": spent.calls,
         "tokens_used": reply.prompt_tokens + reply.completion_tokens,
         "prompt_tokens": reply.prompt_tokens,
         "completion_tokens": reply.completion_tokens,
         "execution_time_ms": reply.total_ms,
-        "llm_model": model,
-        "load_ms": reply.load_ms,
+        **cost.metadata(),
     }
 
 

@@ -39,18 +39,16 @@ class Spent:
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    load_ms: int = 0
     ms: float = 0.0
 
     def add(self, reply: ChatReply) -> None:
         self.prompt_tokens += reply.prompt_tokens
         self.completion_tokens += reply.completion_tokens
-        self.load_ms += reply.load_ms
         self.ms += reply.total_ms
 
     def total(self, text: str = "") -> ChatReply:
         """The last reply's text, with the usage of all."""
-        return ChatReply(text, self.prompt_tokens, self.completion_tokens, self.load_ms, round(self.ms))
+        return ChatReply(text, self.prompt_tokens, self.completion_tokens, 0, round(self.ms))
 
 
 class ToolLoop:

@@ -10,7 +10,7 @@ from agent_runner.engines.engine import ChatRequest
 from agent_runner.engines.ollama import OllamaEngine
 from benchmarks.gpus.engine import SLOTS, Seen, engines
 from benchmarks.gpusim.gpusim import GPU, Item, Sim
-from benchmarks.gpusim.policies import Base
+from benchmarks.gpusim.policy import Base
 from benchmarks.gpusim.workloads import MODELS, S_GPUS
 from pavane.planning.timeline import Segment, Timeline
 

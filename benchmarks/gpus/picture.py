@@ -8,7 +8,8 @@ from pathlib import Path
 from benchmarks.gpus.batch import Course
 from benchmarks.gpus.peers import simulate
 from benchmarks.gpusim.gpusim import Item
-from benchmarks.gpusim.policies import Ollama, Wave
+from benchmarks.gpusim.ollama import Ollama
+from benchmarks.gpusim.wave import Wave
 from pavane.planning.picture import draw
 
 SVG = Path(__file__).resolve().parents[2] / "docs" / "pictures" / "gpus.svg"

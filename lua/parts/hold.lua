@@ -43,10 +43,25 @@ end
 
 function RESTORE.deciding(run, token, record) ask_coordinator(run, token, record) end
 
-RESTORE.asked = RESTORE.deciding -- a person is asked again, with all the time there is
+-- After a failure a person is asked again, with all the time there is; in a run that was rebuilt, as before.
+function RESTORE.asked(run, token, record)
+  local scope, question = scope_of(token), 'asked ' .. token
+  local kept = scope == '' and of_run('run') or in_scope('scope', scope)
+  local approval = redis.call('HGET', kept, question)
+  if not approval then return ask_coordinator(run, token, record) end
+  redis.call('HDEL', kept, question)
+  redis.call('HSET', of_shard('approvals'), token, approval)
+  record.state = 'asked'
+  if record.due then set_timer('deadline', token, record, record.due) end
+  if record.remind_ms then set_timer('remind', token, record, now + record.remind_ms) end
+  put_token(token, record)
+end
 
 function RESTORE.answered(run, token, record)
-  record.again = has_failed(token) or nil -- it belongs to the epoch before: a task that nobody takes over for is tried again
+  if record.again == nil then -- it belongs to the epoch before: a task that nobody takes over for is tried again
+    record.again = has_failed(token)
+  end
+  record.again = record.again or nil
   store_answer(token, record, redis.call('HGET', in_scope('outcomes', scope_of(token)), token))
 end
 

@@ -16,6 +16,9 @@ QUERY_TIMEOUT_S = 3_600.0
 """The API bounds a query, by the connection's `timeout_ms`."""
 BatchArgument = Annotated[str, typer.Argument(metavar="BATCH", help="A batch's id.")]
 
+Audit = dict[str, str]
+"""A batch's audit query: {connection, query}."""
+
 
 def register(app: typer.Typer) -> None:
     app.command(epilog=example("pavane results batch_0193f2a4 --csv --fields score,summary -o results.csv"))(results)
@@ -23,26 +26,39 @@ def register(app: typer.Typer) -> None:
 
 
 def submit_batch(
-    client: Client, chosen: dict[str, Any], items: Path, key: str | None, *, force: bool
+    client: Client, chosen: dict[str, Any], items: Path, key: str | None, *, force: bool, audit: Audit | None = None
 ) -> dict[str, Any]:
     """POST /batches with the items of a file. Raises what Client and read_items raise."""
     found = read_items(items)
     answer: dict[str, Any]
     if "workflow" in chosen:
-        body = {**chosen, "items": found, "force": force} | ({"key": key} if key else {})
+        body = {**chosen, "items": found, "force": force, **_given(key=key, audit=audit)}
         answer = client.post("batches", body=body)
     else:  # JSON lines carry no document, and may be far larger
-        answer = client.post_lines("batches", values=found, key=key, force="true" if force else None, **chosen)
+        more: dict[str, Any] = {f"audit_{name}": text for name, text in (audit or {}).items()}
+        more["label"] = [f"{name}={text}" for name, text in chosen.get("labels", {}).items()]
+        more |= {name: given for name, given in chosen.items() if name != "labels"}
+        answer = client.post_lines("batches", values=found, key=key, force="true" if force else None, **more)
     return answer
 
 
 def submit_source(
-    client: Client, chosen: dict[str, Any], source: dict[str, Any], key: str | None, *, force: bool
+    client: Client,
+    chosen: dict[str, Any],
+    source: dict[str, Any],
+    key: str | None,
+    *,
+    force: bool,
+    audit: Audit | None = None,
 ) -> dict[str, Any]:
     """POST /batches with the rows of a query. Raises what Client raises."""
-    body = {**chosen, "source": source, "force": force} | ({"key": key} if key else {})
+    body = {**chosen, "source": source, "force": force, **_given(key=key, audit=audit)}
     answer: dict[str, Any] = client.post("batches", body=body, timeout_s=QUERY_TIMEOUT_S)
     return answer
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value}
 
 
 def watch_batch(client: Client, batch_id: str, *, as_json: bool) -> None:

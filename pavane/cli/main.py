@@ -12,23 +12,33 @@ from typer.core import TyperGroup
 
 from pavane.cli import (
     approvals,
+    ask,
     batch_patches,
     batches,
+    compare,
     control,
     demo,
+    expire,
+    explain,
     expressions,
+    fork,
+    history,
     letters,
     patches,
     plan,
+    recover,
     rehearsal,
+    replay,
     revisions,
     runs,
     service,
     show,
     stores,
     up,
+    whatif,
     workflows,
 )
+from pavane.cli.expire import ExpireFailed
 from pavane.client import Refused, Unreachable
 from pavane.data_folder import FolderInUse
 from pavane.documents import UnusableFile
@@ -51,6 +61,7 @@ EXIT_CODES: dict[type[Exception], int] = {
     EmbeddedServerError: FAILED,
     StartFailed: FAILED,
     BadCommand: FAILED,
+    ExpireFailed: FAILED,
 }
 
 
@@ -68,7 +79,8 @@ class Commands(TyperGroup):
             code = BAD_USE if refused.status in BAD_STATUS else FAILED
             _fail(ctx, code, refused.detail, refused.errors, {"status": refused.status, **refused.more})
         except tuple(EXIT_CODES) as error:
-            _fail(ctx, EXIT_CODES[type(error)], str(error))
+            code = next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
+            _fail(ctx, code, str(error))
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
 
@@ -104,18 +116,27 @@ for group in (
     demo,
     runs,
     show,
+    explain,
     control,
     patches,
     revisions,
     approvals,
     letters,
+    ask,
     batches,
     batch_patches,
+    whatif,
+    history,
     workflows,
     expressions,
     rehearsal,
     plan,
+    compare,
+    replay,
+    fork,
     stores,
+    recover,
+    expire,
     service,
 ):
     group.register(app)

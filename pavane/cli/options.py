@@ -1,5 +1,6 @@
 """Options that many commands share, and the settings that they make."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,6 +32,17 @@ def settings_of(**options: Any) -> Settings:
 def client_of(api: str | None, data: Path | None) -> Client:
     """A client of the API that the options, the environment or the data folder name."""
     return Client.of(settings_of(api=api, data=data))
+
+
+def read_labels(given: Sequence[str]) -> dict[str, str]:
+    """`--label NAME=VALUE`, repeated. Raises BadParameter."""
+    labels = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"{text}: not NAME=VALUE", param_hint="--label")
+        labels[name] = value
+    return labels
 
 
 def example(*lines: str) -> str:

@@ -74,7 +74,8 @@ def diff(
 ) -> None:
     """Show what differs between two revisions of a run's workflow, by default what the last patch changed."""
     with client_of(api, data) as client:
-        found = client.get("runs", run_id, "diff", **{"from": first, "to": second})
+        both: dict[str, Any] = {"from": first, "to": second}
+        found = client.get("runs", run_id, "diff", **both)
     if as_json or patch:
         print_json(found["operations"] if patch else found)
         return

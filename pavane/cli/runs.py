@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pavane.cli.batches import submit_batch, submit_source, watch_batch
-from pavane.cli.options import Api, Data, Json, client_of, example
+from pavane.cli.batches import Audit, submit_batch, submit_source, watch_batch
+from pavane.cli.options import Api, Data, Json, client_of, example, read_labels
 from pavane.cli.output import (
     console,
     one_line,
@@ -32,6 +32,8 @@ def register(app: typer.Typer) -> None:
             """pavane run examples/hello.yaml --input '{"name": "Ada"}' --watch""",
             "pavane run examples/screening/workflow.yaml --items items.jsonl --key item.name --watch",
             "pavane run screening --sql 'SELECT id, text FROM articles' --connection warehouse --key item.id",
+            "pavane run screening --items items.jsonl --audit-connection warehouse "
+            "--audit-sql 'SELECT count(*) AS articles, count(summary) AS with_summary FROM articles'",
         )
     )(run)
     app.command(epilog=example("pavane ps --status RUNNING"))(ps)
@@ -54,9 +56,20 @@ def run(
         str | None,
         typer.Option(metavar="CEL", help="Each item's key, over `item` and `index`; known keys are skipped."),
     ] = None,
+    audit_sql: Annotated[
+        str | None,
+        typer.Option(metavar="QUERY", help="Of a batch: SQL whose one row is its state before and after. Or `@FILE`."),
+    ] = None,
+    audit_connection: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of --audit-sql; by default that of --sql.")
+    ] = None,
     force: Annotated[bool, typer.Option(help="Also where a batch of this workflow runs, and known keys.")] = False,
     run_id: Annotated[
         str | None, typer.Option(metavar="ID", help="An id of your own: the same again is no second run.")
+    ] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option("--label", metavar="NAME=VALUE", help="To find its runs by, later on. Repeatable."),
     ] = None,
     watch: Annotated[bool, typer.Option(help="Follow it to its end; exit 1 if it fails.")] = False,
     as_json: Json = False,
@@ -66,29 +79,45 @@ def run(
     """Start a run, or with --items or --sql a batch."""
     if [given, items, query].count(None) != 2:
         raise typer.BadParameter("give one of --input, --items and --sql")
-    if given is not None and (key is not None or force):
-        raise typer.BadParameter("--key and --force go with --items or --sql")
+    if given is not None and (key is not None or force or audit_sql is not None):
+        raise typer.BadParameter("--key, --audit-sql and --force go with --items or --sql")
     if (query is None) != (connection is None):
         raise typer.BadParameter("--sql and --connection go together")
+    audit = _audit(audit_sql, audit_connection or connection)
     with client_of(api, data) as client:
-        chosen = choose(workflow)
+        chosen = choose(workflow) | ({"labels": read_labels(labels)} if labels else {})
         if given is None:
             if items is not None:
-                batch = submit_batch(client, chosen, items, key, force=force)
+                batch = submit_batch(client, chosen, items, key, force=force, audit=audit)
             else:
                 source = {"connection": connection, "query": text_argument("--sql", query or "")}
-                batch = submit_source(client, chosen, source, key, force=force)
-            _said(batch, "batch_id", as_json=as_json, watched=watch)
-            if batch["skipped"]:
-                typer.echo(f"{batch['accepted']} items taken, {batch['skipped']} with known keys skipped", err=True)
-            if watch:
-                watch_batch(client, batch["batch_id"], as_json=as_json)
+                batch = submit_source(client, chosen, source, key, force=force, audit=audit)
+            _follow_batch(client, batch, as_json=as_json, watch=watch)
             return
         body = {**chosen, "input": json_argument("--input", given)}
         started = client.post("runs", body=body | ({"run_id": run_id} if run_id else {}))
         _said(started, "run_id", as_json=as_json, watched=watch)
         if watch:
             _follow(client, started["run_id"], as_json=as_json)
+
+
+def _follow_batch(client: Client, batch: Mapping[str, Any], *, as_json: bool, watch: bool) -> None:
+    """Say what was taken and, if asked, watch it to its end."""
+    _said(batch, "batch_id", as_json=as_json, watched=watch)
+    if batch["skipped"]:
+        which = f"pavane history {batch['batch_id']} --skipped"
+        typer.echo(f"{batch['accepted']} items taken, {batch['skipped']} with known keys skipped: {which}", err=True)
+    if watch:
+        watch_batch(client, batch["batch_id"], as_json=as_json)
+
+
+def _audit(query: str | None, connection: str | None) -> Audit | None:
+    """The audit query of a batch. Raises BadParameter."""
+    if query is None:
+        return None
+    if connection is None:
+        raise typer.BadParameter("--audit-sql needs --audit-connection, which the API's operator has set up")
+    return {"connection": connection, "query": text_argument("--audit-sql", query)}
 
 
 def choose(workflow: str) -> dict[str, Any]:
@@ -137,6 +166,7 @@ def ps(
     batch: Annotated[str | None, typer.Option(metavar="ID", help="Runs of this batch.")] = None,
     workflow: Annotated[str | None, typer.Option(metavar="ID", help="Runs of this workflow.")] = None,
     parent: Annotated[str | None, typer.Option(metavar="ID", help="The child runs of this one.")] = None,
+    forked_from: Annotated[str | None, typer.Option(metavar="ID", help="The runs forked from this one.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
     as_json: Json = False,
     api: Api = None,
@@ -145,7 +175,13 @@ def ps(
     """List runs, the newest first; child runs only with --parent."""
     with client_of(api, data) as client:
         answer = client.get(
-            "runs", status=status and status.upper(), batch_id=batch, workflow_id=workflow, parent=parent, limit=limit
+            "runs",
+            status=status and status.upper(),
+            batch_id=batch,
+            workflow_id=workflow,
+            parent=parent,
+            forked_from=forked_from,
+            limit=limit,
         )
     if as_json:
         print_json(answer)
@@ -159,7 +195,7 @@ def ps(
         )  # fmt: skip
     console().print(shown)
     if answer["next_cursor"]:
-        typer.echo(f"and more; --limit shows up to 500, not {limit}", err=True)
+        typer.echo(f"there are more than these {limit}; --limit goes up to 500", err=True)
 
 
 def logs(

@@ -1,6 +1,7 @@
 """Everything on this machine: up."""
 
 import asyncio
+import functools
 import logging
 import sys
 from collections.abc import Sequence
@@ -9,11 +10,19 @@ from typing import Annotated
 import typer
 
 from pavane.cli.options import Data, Json, example, settings_of
-from pavane.cli.service import Speed, engine_location
+from pavane.cli.service import Slots, Speed, engine_location
 from pavane.data_folder import Instance
 from pavane.gpus import simulated_cards
 from pavane.settings import Settings, without_password
 
+Recover = Annotated[
+    bool | None,
+    typer.Option(
+        "--recover/--no-recover",
+        help="Let unfinished runs that Redis has lost go on, now and whenever it comes back empty. Default: ask now; "
+        "without a terminal leave them.",
+    ),
+]
 _NAMES = {"ollama": "Ollama", "openai": "OpenAI-compatible server"}
 
 
@@ -49,11 +58,12 @@ def up(
     postgres_port: Annotated[
         int, typer.Option(min=0, max=65_535, help="Of the embedded Postgres; 0 takes any free one.")
     ] = 0,
-    slots: Annotated[int, typer.Option(min=1, max=1024, help="Tasks that a runner executes at once.")] = 8,
+    slots: Slots = 8,
     gpus: Annotated[
         str | None, typer.Option(metavar="LIST", help="The GPUs that are simulated: `8GB,24GB`, `2x8GB`. Default: 8GB.")
     ] = None,
     speed: Speed = 50.0,
+    recover: Recover = None,
     as_json: Json = False,
 ) -> None:
     """Start everything on this machine: Redis, Postgres, API, coordinator, recorder, runners. Ctrl-C drains it."""
@@ -64,10 +74,11 @@ def up(
 
     if engine not in ENGINES:
         raise typer.BadParameter(f"{engine!r} is none of {', '.join(ENGINES)}", param_hint="--engine")
-    settings = settings_of(port=port, data=data, handlers=tuple(handlers) if handlers else None)
+    settings = settings_of(port=port, data=data, handlers=tuple(handlers) if handlers else None, recover=recover)
     layout = Layout(
         engine=engine, cards=_cards(engine, gpus, runners), urls=_engines(settings, engine, url, runners), speed=speed,
         slots=slots, handlers=settings.handlers, redis_port=redis_port, postgres_port=postgres_port,
+        recovers=functools.partial(_recovers, settings.recover or recover),
     )  # fmt: skip
     logs.configure(settings.log_level, settings.log_format, service="up")
     apply_limits(settings)
@@ -77,13 +88,17 @@ def up(
         typer.echo(ready_line(instance) if as_json else _greeting(settings, layout.engine, instance))
         sys.stdout.flush()
 
-    async def process() -> None:
-        await Up(settings, layout, ready).run()
-
     try:
-        asyncio.run(process())
+        asyncio.run(Up(settings, layout, ready).run())
     except OSError as error:
         raise typer.BadParameter(f"{error.filename or settings.data}: {error.strerror}", param_hint="--data") from None
+
+
+def _recovers(wanted: bool | None, runs: int) -> bool:
+    """Whether to rebuild what Redis has lost; a person is asked."""
+    if wanted is None and sys.stdin.isatty():
+        return typer.confirm(f"Redis has lost {runs} unfinished runs that Postgres knows. Let them go on?", err=True)
+    return bool(wanted)
 
 
 def _engines(settings: Settings, engine: str, urls: list[str] | None, runners: int | None) -> list[str]:

@@ -101,7 +101,7 @@ def _read_run(events: Iterable[Mapping[str, Any]], facts: Facts, speed: float) -
         elif event["type"] == "node_completed":
             start, usage = began.pop(token, None), event.get("usage") or {}
             if usage.get("llm_model") and start is not None:
-                ran = max(usage.get("execution_time_ms", 0) - usage.get("load_ms", 0), 0)
+                ran = max(usage.get("execution_time_ms", 0) - usage.get("wait_ms", 0), 0)
                 found.append(_Execution(start["runner"], usage["llm_model"], event["at"] - ran, event["at"]))
                 note("seconds", node, found[-1])
             elif start is not None and start["type"] == "node_opened":

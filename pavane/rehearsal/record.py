@@ -9,9 +9,10 @@ from typing import Any
 
 from pavane.rehearsal.calls import STAND_IN
 from schemas.events import STATUS_OF, Event
-from schemas.fold import RunState, fold, output_of
+from schemas.fold import fold
 from schemas.ir import Node
 from schemas.keys import scope_of
+from schemas.run_state import RunState, output_of
 from schemas.variables import item_index, make_variables
 
 ENDS = ("node_completed", "node_failed")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import sys
 from collections.abc import Generator, Sequence
 
 import uvicorn
@@ -12,13 +13,17 @@ from history.named_connections import NamedConnections
 from orchestrator_api.app import create_app
 from orchestrator_api.guard import check_binding
 from orchestrator_api.options import ApiKey, ApiOptions, hash_key
-from pavane.services.connections import database_pool, run_store
+from pavane.services.connections import artifact_store, database_pool, run_store
 from pavane.services.process import Readiness
 from pavane.settings import Settings, SettingsError
+from pavane.whatif.engine import WhatIf
 
 GRACE_S = 5
 """How long open requests may go on after a stop."""
 BACKLOG = 2_048
+SWITCH_S = 0.001
+"""How long a thread that computes, as a what-if does, keeps the interpreter from the requests beside it. Each request
+waits for that several times: with Python's 5 ms one takes 50 ms."""
 
 
 class _Server(uvicorn.Server):
@@ -59,6 +64,7 @@ async def serve(
 ) -> None:
     """Raises PreflightError, SettingsError, and OSError where the port is taken."""
     check_host(settings)
+    sys.setswitchinterval(SWITCH_S)
     options = api_options(settings)
     listening = listen(settings.host, settings.port) if descriptor is None else socket.socket(fileno=descriptor)
     async with (
@@ -66,7 +72,8 @@ async def serve(
         database_pool(settings, most=10) as pool,
         NamedConnections(settings.connections) as connections,
     ):
-        application = create_app(store, History(pool), options, connections)
+        history = History(pool, artifact_store(settings))
+        application = create_app(store, history, options, connections, WhatIf(history))
         config = uvicorn.Config(
             application, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=GRACE_S
         )
@@ -95,6 +102,7 @@ def api_options(settings: Settings) -> ApiOptions:
         origins=settings.origins,
         events_limit=settings.limits.waiting_events,
         retention_ms=settings.retention_s * 1_000,
+        prices=settings.prices,
     )
 
 

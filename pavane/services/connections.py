@@ -9,11 +9,12 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
+from history.artifact_store import ArtifactStore
 from lua.connection import connect_redis
 from lua.run_store import RunStore
 from pavane.data_folder import DataFolder
 from pavane.preflight import PreflightError, check_postgres, check_redis
-from pavane.settings import Settings
+from pavane.settings import Settings, SettingsError
 from schemas.keys import Keys
 
 log = logging.getLogger("pavane")
@@ -77,11 +78,23 @@ async def database_pool(settings: Settings, *, most: int) -> AsyncIterator[Async
         yield pool
 
 
+def artifact_store(settings: Settings) -> ArtifactStore | None:
+    """The store that artifacts go to; None: to Postgres. Raises SettingsError. Nothing is asked of it yet."""
+    options = settings.store()
+    try:
+        return ArtifactStore(options) if options else None
+    except ImportError:
+        raise SettingsError("PAVANE_ARTIFACT_STORE needs a library: pip install 'pavane[s3]'") from None
+
+
+async def connect_again(settings: Settings) -> AsyncConnection[Any]:
+    """One connection to Postgres, for whoever keeps trying. Raises psycopg.OperationalError."""
+    return await AsyncConnection.connect(database_url(settings), connect_timeout=int(POSTGRES_TIMEOUT_S), keepalives=1)
+
+
 async def connect(settings: Settings) -> AsyncConnection[Any]:
     """One connection to Postgres. Raises PostgresAwayError."""
     try:
-        return await AsyncConnection.connect(
-            database_url(settings), connect_timeout=int(POSTGRES_TIMEOUT_S), keepalives=1
-        )
+        return await connect_again(settings)
     except psycopg.Error as error:
         raise PostgresAwayError(f"Postgres is not reachable: {error}") from None

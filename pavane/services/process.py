@@ -1,6 +1,7 @@
 """What every service process does at its start and at its end."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -23,6 +24,7 @@ class Readiness:
         self._descriptor = descriptor
 
     def say(self, url: str = "ready") -> None:
+        settle_memory()
         if self._descriptor is not None:
             os.write(self._descriptor, f"{url}\n".encode())
             os.close(self._descriptor)
@@ -61,6 +63,17 @@ def stop_on_signals(stop: asyncio.Event) -> None:
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         loop.add_signal_handler(signal.SIGINT, stop.set)
+
+
+def settle_memory() -> None:
+    """Spare the garbage collector what a process has from its start, and most of its rounds.
+
+    Else it looks through every module again and again: a request then waits for some 100 ms, and a recorder spends a
+    fifth of its time on it.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def apply_limits(settings: Settings) -> None:

@@ -92,13 +92,15 @@ async def test_a_failed_run_is_retried_and_its_letter_goes(api: Api, record: Any
     await api.post("/runs/run_nobody/retry", status=404)
 
 
-async def test_a_run_that_redis_has_forgotten_is_not_retried(api: Api, record: Any) -> None:
+async def test_a_run_of_which_too_much_is_gone_is_not_retried(api: Api, record: Any) -> None:
     run_id = await api.start()
     await api.play(answer=fails)
     await record()
     await api.store.redis.flushdb()
+    async with api.history.pool.connection() as connection:
+        await connection.execute("DELETE FROM irs")
     refused = await api.post(f"/runs/{run_id}/retry", status=409)
-    assert "forgotten" in refused["detail"] and refused["run_status"] == "FAILED"
+    assert "ended long ago" in refused["detail"] and refused["run_status"] == "FAILED"
 
 
 async def test_a_child_is_retried_by_its_parent(api: Api, record: Any) -> None:
@@ -208,14 +210,19 @@ async def test_the_failed_runs_of_a_batch_are_retried(api: Api, record: Any) -> 
     assert (await api.post(f"/batches/{batch_id}/retry"))["retried"] == 0
 
 
-async def test_failed_runs_that_redis_has_forgotten_are_counted(api: Api, record: Any) -> None:
+async def test_failed_runs_that_redis_has_forgotten_are_retried(api: Api, record: Any) -> None:
     batch_id = await batch(api)
     await api.admit()
     await api.play(answer=fails)
     await record()
     await api.store.redis.flushdb()
     answer = await api.post(f"/batches/{batch_id}/retry")
-    assert (answer["status"], answer["retried"], answer["gone"]) == ("COMPLETED", 0, 3)
+    assert (answer["retried"], answer["gone"]) == (3, 0)
+    await api.play()
+    await record()
+    found = await api.get(f"/batches/{batch_id}")
+    assert (found["status"], found["done"], found["failed"]) == ("COMPLETED", 3, 0)
+    assert all(count >= 0 for node in found["per_node"] for name, count in node.items() if name != "node_id")
     await api.post("/batches/batch_nobody/retry", status=404)
 
 

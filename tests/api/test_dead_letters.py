@@ -149,7 +149,9 @@ async def test_many_are_retried_by_a_filter(api: Api, record: Any) -> None:
     first = await api.post("/dead-letters/retry", {"class": "timeout", "limit": 2})
     assert (first["found"], first["retried"], first["refused"]) == (2, 2, {}) and first["next_cursor"]
     await record()
-    await api.store.redis.delete(api.store.keys.run(slow[0]))
+    async with api.history.pool.connection() as connection:
+        await connection.execute("DELETE FROM irs")
+    await api.store.redis.delete(api.store.keys.run(slow[0]), api.store.keys.ir(slow[0]))
     rest = await api.post("/dead-letters/retry", {"workflow_id": "ask", "why": "the card is back"})
     assert (rest["found"], rest["retried"], rest["refused"], rest["next_cursor"]) == (3, 2, {"gone": 1}, None)
     assert [one["run_id"] for one in await letters(api)] == [other, slow[0]]

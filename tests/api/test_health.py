@@ -1,11 +1,13 @@
 """Health, metrics, models, runners, dead letters, the dashboard, the description of it all."""
 
+import asyncio
 import re
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from orchestrator_api import health
 from orchestrator_api.app import ROUTERS
 from orchestrator_api.model_rates import ModelRates
 from tests.api.conftest import Api
@@ -85,6 +87,38 @@ async def test_health_of_each_part(api: Api, record: Any) -> None:
     assert entry and (await api.get("/health"))["components"]["recorder"]["status"] == "degraded"
 
 
+async def test_runs_that_redis_has_lost_are_told(api: Api, record: Any) -> None:
+    """Nothing fails, and nothing moves: without this a group that has lost its work looks idle and well."""
+    await heartbeat(api, "gpu-0")
+    over, lost = [await api.start(HELLO) for _ in range(2)]
+    await api.post(f"/runs/{over}/cancel")
+    await record()
+    assert "lost_runs" not in (await api.get("/health"))["components"]["redis"]
+    await api.store.redis.flushall()
+    await heartbeat(api, "gpu-0")
+    await api.start(HELLO)
+    found = await api.get("/health")
+    assert (found["status"], found["components"]["redis"]["lost_runs"]) == ("degraded", 1)
+    assert (await api.get(f"/runs/{lost}"))["lost"] and "lost" not in await api.get(f"/runs/{over}")
+    for path, body in (
+        ("pause", {}), ("cancel", {}), ("resume", {}),
+        ("patch", {"operations": [{"op": "remove", "path": "/nodes/0"}]}),
+        ("nodes/greet/complete", {"output": {}}),
+    ):  # fmt: skip
+        answer = await api.http.post(f"/runs/{lost}/{path}", json=body)
+        assert answer.status_code == 409 and "`pavane recover`" in answer.json()["detail"], (path, answer.text)
+
+
+async def test_health_does_not_wait_for_a_postgres_that_hangs(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hangs(**_: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(api.history.batches, "list", hangs)
+    monkeypatch.setattr(health, "PATIENCE_S", 0.01)
+    found = await asyncio.wait_for(api.get("/health"), 5)
+    assert found["components"]["postgres"] == {"status": "down", "reason": "no answer within 0.01 s"}
+
+
 async def test_metrics(api: Api, record: Any) -> None:
     await api.start(HELLO)
     await api.play()
@@ -98,6 +132,7 @@ async def test_metrics(api: Api, record: Any) -> None:
     found = {sample.name: (sample.labels, sample.value)
              for family in text_string_to_metric_families(answer.text) for sample in family.samples}  # fmt: skip
     assert found["pavane_live_runs"] == ({}, 1.0) and found["pavane_events_waiting"][1] == 1.0
+    assert 0 <= found["pavane_recorder_lag_seconds"][1] < 600
     assert found["pavane_model_queued"] == ({"model": "gemma3:4b"}, 1.0)
     assert found["pavane_ignored_total"] == ({"reason": "duplicate"}, 1.0)
     assert found["pavane_condition_errors_total"] == ({}, 3.0)

@@ -34,8 +34,11 @@ def test_help_has_an_example_of_that_command(pavane: Callable[..., Result], name
     assert "--json" in result.stdout
 
 
-def options_of(name: str) -> set[str]:
-    return {option for parameter in COMMANDS[name].params for option in (*parameter.opts, *parameter.secondary_opts)}
+def options_of(words: list[str]) -> set[str]:
+    """Those of a command, or of the command of a group that is named: `ask missing`."""
+    command = COMMANDS[words[0]]
+    command = getattr(command, "commands", {}).get(words[1] if words[1:] else "", command)
+    return {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
 
 
 def check(words: list[str]) -> None:
@@ -46,7 +49,7 @@ def check(words: list[str]) -> None:
         if passes_on and not word.startswith("--"):
             break
         if word.startswith("-") and not passes_on:
-            assert word.partition("=")[0] in options_of(words[0]) | {"--help"}, (words, word)
+            assert word.partition("=")[0] in options_of(words) | {"--help"}, (words, word)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

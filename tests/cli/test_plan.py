@@ -132,7 +132,7 @@ def events_of(run: str) -> list[dict[str, Any]]:
     number = int(run.removeprefix("run_"))
     for place, (node, model) in enumerate([("extract", "gemma3:4b"), ("grade", "qwen2.5:7b"), ("format", "gemma2:2b")]):
         at = (number * 3 + place) * 10_000
-        usage = {"llm_model": model, "execution_time_ms": 10_000, "load_ms": 0}
+        usage = {"llm_model": model, "execution_time_ms": 10_000}
         head = {"run_id": run, "node_id": node, "token_id": f"{run}.{place}"}
         found.append({**head, "type": "task_started", "at": at, "runner": "gpu-1"})
         done = {**head, "type": "node_completed", "at": at + 10_000, "usage": usage}

@@ -72,7 +72,7 @@ async def test_a_session(
     assert json.loads(done.stdout)["output"] == {"size": "short", "words": 3}
     lines = pavane("logs", "run_1", "-f", *here).stdout.splitlines()
     assert "started: wordcount" in lines[0]
-    assert any("size: default -> short" in line for line in lines)
+    assert any("size: default" in line and "-> short" in line for line in lines), lines
     assert "COMPLETED after" in lines[-1]
     assert "COMPLETED" in pavane("show", "run_1", *here).stdout
     assert "status = COMPLETED" in pavane("redis", *here, "--eval", "inspect_run", "run_1").stdout

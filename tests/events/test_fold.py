@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.events import Event
-from schemas.fold import BrokenHistory, Reference, RunState, Usage, fold, run_output
+from schemas.fold import BrokenHistory, fold
+from schemas.run_state import Reference, RunState, Usage, run_output
 
 RUN = "run_1"
 STARTED = {"workflow_id": "demo", "version": 2, "revision": 1, "digest": "sha256-d", "input": {"text": "x"}}
@@ -223,7 +224,7 @@ def test_usage_adds_up_and_what_is_no_number_is_left_out() -> None:
     used = {"prompt_tokens": 5, "completion_tokens": 7, "execution_time_ms": 1.5, "load_ms": 2, "llm_model": "m"}
     story.tell("node_completed", "a", "t1", usage=used, gone=["t1"], live=1)
     story.tell("node_completed", "a", "t2", usage={"prompt_tokens": "many", "load_ms": None}, gone=["t2"], live=1)
-    assert story.state.usage == Usage(5, 7, 1.5, 2, 2)
+    assert story.state.usage == Usage(5, 7, 1.5, 0, 2, 2)
 
 
 def test_a_gap_another_run_and_a_missing_value_are_refused() -> None:

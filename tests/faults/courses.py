@@ -1,6 +1,7 @@
 """The runs that the faults meet: from a run's id alone follow its workflow, its input and the outcome of each task.
 
 - `course-<n>` walks through the graph: chain, fork, join, retry, on_error, branch, loop, large values;
+- `brief-<n>` is one task after another, for batches of many;
 - `tour-<n>` through what takes its time: a wait, a person, a child run, a map with a fork, a loop, a map and a child
   run in each item; `tour-<n>:<path>` is such a child. In every second tour a child fails its run, until it is retried;
 - `mass-<n>` is a map of many items, one of which fails every second run, until it is retried;
@@ -39,7 +40,7 @@ def case_of(run_id: str) -> Case:
     """The case of a run, its failures classed as a handler's are. Every fourth course and tour has large outputs."""
     kind, _, rest = run_id.partition("-")
     number = int(rest.partition(":")[0])
-    large = kind in ("course", "tour") and number % 4 == 0
+    large = kind in ("course", "tour", "brief") and number % 4 == 0
     if ":" in rest:
         return _of_handlers(_child(number), large)
     return _of_handlers(CASES[kind](number), large)
@@ -48,6 +49,10 @@ def case_of(run_id: str) -> Case:
 def _course(number: int) -> Case:
     script = Script(number, {"flaky": 1, "left": 1}, frozenset({"right"}))
     return Case(COURSE, {"k": number % 4, "ok": True, "n": number}, script)
+
+
+def _brief(number: int) -> Case:
+    return Case(CHILD, {"n": number}, Script(number))
 
 
 def _tour(number: int) -> Case:
@@ -68,7 +73,7 @@ def _random_case(seed: int) -> Case:
     return case(random.Random(seed))
 
 
-CASES = {"course": _course, "tour": _tour, "mass": _mass, "case": _random_case}
+CASES = {"course": _course, "brief": _brief, "tour": _tour, "mass": _mass, "case": _random_case}
 
 
 def _of_handlers(made: Case, large: bool) -> Case:
@@ -109,6 +114,10 @@ def ir_of(run_id: str) -> IR:
 
 def course_ids(count: int) -> list[str]:
     return [f"course-{number}" for number in range(count)]
+
+
+def brief_ids(count: int) -> list[str]:
+    return [f"brief-{number}" for number in range(count)]
 
 
 def tour_ids(count: int) -> list[str]:

@@ -27,10 +27,12 @@ from agent_runner.settings import RunnerSettings
 from coordinator.admission import Admission
 from coordinator.coordinator import Coordinator
 from coordinator.recorder import Recorder
+from coordinator.recovery import Recovery
 from coordinator.supervisor import Supervisor
 from coordinator.timers import Timers
 from lua.connection import connect_redis
 from lua.run_store import RunStore
+from pavane.services.recovery import put_right
 from schemas.keys import Keys
 from tests.faults.editor import Editor
 from tests.faults.points import die_at
@@ -54,6 +56,7 @@ class Options:
     hits: int = 1  # when it comes there for the so many-th time
     idle_ms: int = 400  # a task not refreshed for so long has lost its runner; an outcome, its coordinator
     slots: int = 8
+    per_gpu: int = 8  # runs of a batch that a coordinator admits
     pace_s: float = 0.0  # how long a task takes
     engine: str = ""  # URL of an agent runner's engine
     memory: int = 0  # of its GPU, in bytes
@@ -102,7 +105,7 @@ def coordinator(options: Options, store: RunStore, stop: asyncio.Event) -> Parts
 
 async def _admit(options: Options, store: RunStore, stop: asyncio.Event) -> None:
     async with AsyncConnectionPool(options.database, min_size=1, max_size=2, timeout=2, open=False) as pool:
-        await Admission(store, pool, per_gpu=8, interval_s=0.02, retention_ms=600_000).run(stop)
+        await Admission(store, pool, per_gpu=options.per_gpu, interval_s=0.02, retention_ms=600_000).run(stop)
 
 
 def runner(options: Options, store: RunStore, stop: asyncio.Event) -> Parts:
@@ -126,7 +129,14 @@ def recorder(options: Options, store: RunStore, stop: asyncio.Event) -> Parts:
         store.redis, store.keys, lambda: psycopg.AsyncConnection.connect(options.database, connect_timeout=2)
     )
     die_at(options.at, options.hits, journal=recording.journal)
-    return [recording.run(stop)]
+    return [_record(options, store, recording, stop)]
+
+
+async def _record(options: Options, store: RunStore, recording: Recorder, stop: asyncio.Event) -> None:
+    """It mends what it sees, as that of the product does (pavane/services/recovery.py)."""
+    async with AsyncConnectionPool(options.database, min_size=1, max_size=2, timeout=2, open=False) as pool:
+        put_right(recording, Recovery(store, pool, "recorder"))
+        await recording.run(stop)
 
 
 def patcher(options: Options, store: RunStore, stop: asyncio.Event) -> Parts:

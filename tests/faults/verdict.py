@@ -13,8 +13,9 @@ import orjson
 from redis.asyncio import Redis
 
 from schemas.events import STATUS_OF, Event, read_event
-from schemas.fold import Reference, RunState, fold, run_output
+from schemas.fold import fold
 from schemas.keys import RUNNERS_GROUP, Keys, path_of, scope_of
+from schemas.run_state import Reference, RunState, run_output
 from schemas.values import artifact_name, decode_value, unpack
 from tests.faults.courses import BATCH, case_of, ir_of
 from tests.reference.comparison import ProductResult, compare, execution
@@ -38,19 +39,21 @@ class Verdict:
     def __init__(self, redis: Redis, run_ids: Sequence[str]) -> None:
         self.redis: Any = redis
         self.run_ids = run_ids
+        self.gone: set[str] = set()  # runs that had ended when Redis was wiped
 
     # -- is it over? ---------------------------------------------------------------------------------
     async def ended(self) -> bool:
         """Every run has ended, its children too, and nothing is on its way any more."""
         pipe = self.redis.pipeline(transaction=True)
         for run_id in self.run_ids:
-            pipe.hget(KEYS.run(run_id), "ended_at")
+            if run_id not in self.gone:
+                pipe.hget(KEYS.run(run_id), "ended_at")
         pipe.exists(KEYS.signals, KEYS.live_runs, KEYS.timers)
         *ends, on_the_way = await pipe.execute()
         return None not in ends and not on_the_way
 
     async def statuses(self) -> Counter[str]:
-        return Counter([await self._status(run_id) for run_id in self.run_ids])
+        return Counter([await self._status(run_id) for run_id in self.run_ids if run_id not in self.gone])
 
     async def open_ends(self) -> dict[str, list[str]]:
         """The tokens of the runs that have not ended and what is due, for the message of a test that waits in vain."""
@@ -95,6 +98,8 @@ class Verdict:
     async def _of_run(self, run_id: str, events: Sequence[Event], executed: Mapping[tuple[str, int], Any]) -> list[str]:
         if [event.seq for event in events] != list(range(1, len(events) + 1)):
             return [f"events are not numbered from 1 without gaps: {[event.seq for event in events]}"]
+        if run_id in self.gone:
+            return []
         moved = [e for e in events if e.type in ("node_completed", "node_failed") and not _is_undone(e, events)]
         tasks = {e.token_id: e for e in moved if ir_of(run_id).nodes[e.node_id].type in TASKS}  # the last of each
         unknown = [token for token, e in tasks.items() if (token, e.data["attempt"]) not in executed]

@@ -21,7 +21,7 @@ def ran(
 ) -> list[dict[str, Any]]:
     """The events of a task: times in seconds; `load` of it was the wait for its model."""
     token = f"{node}-{begin}"
-    usage = {"llm_model": model, "execution_time_ms": (end - begin) * 1_000, "load_ms": load * 1_000}
+    usage = {"llm_model": model, "execution_time_ms": (end - begin) * 1_000, "wait_ms": load * 1_000}
     return [
         {"type": "task_started", "node_id": node, "token_id": token, "at": begin * 1_000, "runner": runner},
         {"type": "node_completed", "node_id": node, "token_id": token, "at": end * 1_000, "usage": usage, **more},

@@ -48,7 +48,7 @@ async def test_an_answer_and_what_it_used(engine: OpenAIEngine) -> None:
     assert reply.prompt_tokens == len(said) + 2  # a token is a character; <s> and SentencePiece's first space
     assert reply.completion_tokens == 7
     assert reply.text
-    assert reply.total_ms >= 0 <= reply.load_ms
+    assert reply.total_ms >= 0 <= reply.wait_ms
 
 
 async def test_answers_keep_to_their_schema(engine: OpenAIEngine) -> None:

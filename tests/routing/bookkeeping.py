@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from schemas.events import STATUS_OF, read_event
-from schemas.fold import RunState, fold
+from schemas.fold import fold
 from schemas.keys import agent_stream, path_of, scope_of
+from schemas.run_state import RunState
 from tests.reference.graph import Graph
 
 if TYPE_CHECKING:

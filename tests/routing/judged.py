@@ -17,9 +17,9 @@ from coordinator.timers import Timers
 from lua.answers import StartedTask, Token
 from lua.run_store import Claim
 from schemas.expressions.template import TemplateError
-from schemas.fold import run_output
 from schemas.keys import scope_of
 from schemas.messages import CompletionSignal, Failure, Task
+from schemas.run_state import RunState, run_output
 from schemas.values import decode_value
 from schemas.variables import arrived_output, item_index, make_variables
 from tests.play import Play
@@ -29,6 +29,7 @@ from tests.reference.graph import TASKS, every_node
 from tests.reference.interpreter import judge
 from tests.reference.records import Completed, Execution, Failed, Result, as_json
 from tests.routing.bookkeeping import Bookkeeping
+from tests.routing.loss import Loss
 from tests.routing.unrest import Unrest
 
 RUN = "run_1"
@@ -191,6 +192,18 @@ class JudgedPlay(Play):
             self.cancelled = (await self.store.end_run(RUN, "CANCELLED", {"by": "judge"}))[0] == "ended"
         if self.unrest.pauses and self.rng.random() < self.unrest.pauses:
             await self._pause_or_resume()
+        if self.unrest.losses and self.rng.random() < self.unrest.losses:
+            await self._lose()
+
+    async def _lose(self) -> None:
+        """Redis is emptied; its last events were not recorded, perhaps. What they told of is done again."""
+        loss = await Loss.of(self, lost=self.rng.choice([0, 0, 1, 3, 10]))
+        if loss.is_being_held:
+            return  # what a failure is still to hold is held when it is rebuilt, and no event tells so
+        await loss.happen()
+        self.books.read, self.books.state = "-", RunState()
+        self.paused = loss.states[RUN].status == "PAUSED"
+        self.seen = {token: one for token, one in self.seen.items() if loss.is_recorded(token)}
 
     async def _step(self) -> bool:
         """One thing of all that can happen now; whether there was one."""
@@ -234,7 +247,7 @@ class JudgedPlay(Play):
         """A child run is one task, whose outcome is that of the node that called."""
         token_id = f"{RUN}.{task.run_id.split(':')[1]}"
         token, output = await self.token(RUN, token_id), decode_value(started.input)
-        if token is None or token.child != task.run_id or not await self._is_there(token_id):
+        if token is None or token.child not in (None, task.run_id) or not await self._is_there(token_id):
             return None  # what called it is over, and the child will be
         await self._path(RUN, token_id)
         outcome = self._outcome(token_id, token, output)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from schemas.events import Event
-from schemas.fold import RunState, fold, run_output
+from schemas.fold import fold
+from schemas.run_state import RunState, run_output
 from tests.reference.comparison import without_zeros
 from tests.reference.follower import Follower, UnlikeError
 from tests.reference.graph import OPENED, TASKS, Graph

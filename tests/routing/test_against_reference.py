@@ -17,7 +17,7 @@ from tests.routing.unrest import COURSES, Unrest
 BLOCKS = 8
 WORKFLOWS = 25
 ORDERS = 2
-WHOLE = int(os.environ.get("PAVANE_TEST_WORKFLOWS", "60"))
+WHOLE = int(os.environ.get("PAVANE_TEST_WORKFLOWS", "48"))
 """Workflows of each course, in the whole language."""
 WHOLE_BLOCKS = 4
 ACCEPTED = 0.75

@@ -59,7 +59,14 @@ GRADED = compiled(
 def test_the_first_true_rule_wins(score, target, rule):
     decision = move(GRADED, view("grade"), done({"score": score}))
     assert [arrival.node for arrival in decision.plan.fires] == [target]
-    assert decision.facts["decisions"] == [{"node": "quality", "rule": rule, "next": [target]}]
+    (told,) = decision.facts["decisions"]
+    texts = ["output.score >= 80", "output.score >= 50"]
+    missed = texts if rule == "default" else texts[:rule]
+    holds = {} if rule == "default" else {"true": texts[rule]}
+    assert told == {
+        "node": "quality", "rule": rule, "next": [target], "values": {"output.score": score}, **holds,
+        **({"false": missed} if missed else {}),
+    }  # fmt: skip
     assert [output.node for output in decision.plan.outputs] == ["grade", "quality"]
 
 
@@ -67,8 +74,8 @@ def test_an_error_in_a_condition_counts_as_false_and_is_told():
     decision = move(GRADED, view("grade"), done({"points": 3}))
     assert [arrival.node for arrival in decision.plan.fires] == ["bad"]
     errors = decision.facts["condition_errors"]
-    assert [(e["node"], e["expression"]) for e in errors] == [
-        ("quality", "output.score >= 80"), ("quality", "output.score >= 50"),
+    assert [(e["node"], e["rule"], e["expression"]) for e in errors] == [
+        ("quality", 0, "output.score >= 80"), ("quality", 1, "output.score >= 50"),
     ]  # fmt: skip
     assert "points" not in str(errors)
 
@@ -92,7 +99,14 @@ def test_a_loop_counts_its_passes(passes, again, target, result):
     decision = move(looping(), view("work", passes={"again": passes}), done({"again": again}))
     assert [arrival.node for arrival in decision.plan.fires] == [target]
     assert decision.plan.passes == {"again": passes + 1}
-    assert decision.facts["decisions"][0]["result"] == result
+    (told,) = decision.facts["decisions"]
+    assert (told["result"], told["pass"], told["max"], told["values"]) == (
+        result,
+        passes + 1,
+        3,
+        {"output.again": again},
+    )
+    assert told["true" if again else "false"] == "output.again"
 
 
 def test_a_loop_whose_condition_errs_breaks():
@@ -139,6 +153,18 @@ def test_on_error_takes_over_with_the_error_as_output():
     )  # fmt: skip
     assert decision.plan.outputs[0].value is None
     assert decision.facts["error"]["class"] == "not_found"
+    assert decision.facts["taken_over"] == {"path": "on_error", "next": ["sorry"]}
+    assert (decision.facts["max_attempts"], decision.facts["retryable"]) == (3, False)
+
+
+def test_a_branch_that_knows_no_way_says_what_was_false():
+    branch = {"id": "q", "type": "branch", "config": {"rules": [{"condition": cel("output.n > 1"), "next": ["b"]}]}}
+    ir = compiled([task("a"), branch, task("b")], "a > q")
+    passing = move(ir, view("a"), done({"n": 0}))
+    assert [arrival.node for arrival in passing.plan.fires] == ["q"] and "undecided" not in passing.facts
+    failed = decide(ir, view("q", arrived={"a": {"n": 0}}), None, 0)
+    assert isinstance(failed, Fail) and failed.error["class"] == "no_branch"
+    assert failed.facts["undecided"] == {"node": "q", "false": ["output.n > 1"], "values": {"output.n": 0}}
 
 
 def test_a_passing_node_that_fails_becomes_a_token_of_its_own():
@@ -174,6 +200,8 @@ def test_a_target_named_twice_counts_once_and_edges_that_do_not_hold_end_the_pat
     ir = compiled([task("a"), task("b"), task("c")], more_edges=more)
     decision = move(ir, view("a"), done({"go": True}))
     assert [arrival.node for arrival in decision.plan.fires] == ["b", "c"]
+    (told,) = decision.facts["decisions"]
+    assert told["true"] == [["b", "output.go"], ["b", "true"], ["c", "output.go"]] and "false" not in told
     ended = move(ir, view("a"), done({"go": False}))
     assert [arrival.node for arrival in ended.plan.fires] == ["b"]
 

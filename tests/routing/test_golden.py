@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from schemas.compiler.compiler import validate
-from schemas.fold import fold, run_output
+from schemas.fold import fold
+from schemas.run_state import run_output
 from tests.reference.generator import Case
 from tests.reference.golden import GOLDEN, INPUT, REFUSED, step
 from tests.reference.golden_maps import GOLDEN_MAPS

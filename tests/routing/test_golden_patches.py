@@ -5,8 +5,9 @@ from collections import Counter
 
 import pytest
 
-from schemas.fold import fold, run_output
+from schemas.fold import fold
 from schemas.messages import Task
+from schemas.run_state import run_output
 from tests.reference.generator import Case
 from tests.reference.golden import INPUT, Workflow, step
 from tests.reference.golden_patches import GOLDEN_PATCHES

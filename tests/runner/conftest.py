@@ -17,6 +17,7 @@ from coordinator.coordinator import Coordinator
 from coordinator.timers import Timers
 from lua.run_store import RunStore
 from schemas.keys import Keys
+from tests.runner.bench import Bench
 
 FAST = RunnerSettings(
     slots=8, block_ms=20, heartbeat_ms=50, heartbeat_ttl_ms=5_000, reclaim_ms=20, reclaim_idle_ms=60_000, drain_ms=5_000
@@ -27,6 +28,13 @@ IMPATIENT = dataclasses.replace(FAST, heartbeat_ms=20, reclaim_idle_ms=80)
 @pytest.fixture
 def store(redis: Redis) -> RunStore:
     return RunStore(redis, Keys())
+
+
+@pytest.fixture
+async def bench(store: RunStore) -> AsyncIterator[Bench]:
+    made = Bench(store)
+    yield made
+    await made.gpu.close()
 
 
 class Serving:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from agent_runner.engines.engine import ChatReply, ChatRequest, EngineAway, EngineError, Footprint, LoadReply, Resident
+from agent_runner.engines.fence import Fence
 
 Answer = Callable[[ChatRequest], str | ChatReply | Awaitable[str]]
 
@@ -21,6 +22,7 @@ class ScriptedEngine:
         self.answer = answer
         self.held = list(models)
         self.away = False
+        self.fence = Fence()
         self.loaded: list[str] = []
         self.memory: dict[str, int] = {}  # model -> bytes, of what is loaded
         self.sizes: dict[str, Footprint] = {}
@@ -31,6 +33,7 @@ class ScriptedEngine:
         self.closed = False
 
     async def chat(self, request: ChatRequest) -> ChatReply:
+        self.fence.look()
         self._here(request.model)
         self.asked.append(request)
         self.at_once += 1
@@ -44,15 +47,17 @@ class ScriptedEngine:
         finally:
             self.at_once -= 1
         self._here(request.model)
-        return ChatReply(text, prompt_tokens=3, completion_tokens=2, load_ms=1, total_ms=7)
+        return ChatReply(text, prompt_tokens=3, completion_tokens=2, wait_ms=1, total_ms=7)
 
     async def load(self, model: str, options: Mapping[str, Any]) -> LoadReply:
+        self.fence.look()
         self._here(model)
         self.loaded.append(model)
         self.memory[model] = (self.sizes[model].memory(1) if model in self.sizes else None) or 1
         return LoadReply(load_ms=40)
 
     async def unload(self, model: str) -> None:
+        self.fence.look()
         self.unloaded.append(model)
         self.memory.pop(model, None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -80,6 +80,20 @@ class Watched:
 
     async def chat(self, prompt: str = "hello", model: str = "m", timeout_s: float = 20.0) -> str:
         return (await self.guarded.chat(model, ChatRequest(model, prompt, timeout_s))).text
+
+    async def together(self, answer: Callable[[ChatRequest], Awaitable[str]], subject: str = "") -> list[Any]:
+        """What comes of eight chats that were all under way before `answer` is given to any."""
+        gate = asyncio.Event()
+
+        async def held(request: ChatRequest) -> str:
+            await gate.wait()
+            return await answer(request)
+
+        self.engine.answer = held
+        asked = [asyncio.create_task(self.chat(f"{subject}{number}")) for number in range(8)]
+        await asyncio.sleep(0)
+        gate.set()
+        return await asyncio.gather(*asked, return_exceptions=True)
 
     @property
     def asked_simply(self) -> int:

@@ -50,10 +50,31 @@ async def test_text_answer(store: RunStore, serve: Serve, signals: Signals) -> N
     assert signal["result_data"] == {"text": "fine"}
     assert signal["metadata"] == {
         "tool_calls": 0, "tokens_used": 5, "prompt_tokens": 3, "completion_tokens": 2, "execution_time_ms": 7,
-        "llm_model": "m", "load_ms": 1,  # as the engine says: the model was loaded before its task was taken
+        "llm_model": "m", "runner": "r1",
+        "load_ms": 40,  # it was the first to use that load
+        "wait_ms": 1, "gpu_ms": signal["metadata"]["gpu_ms"],
     }  # fmt: skip
     assert engine.asked == [ChatRequest("m", "Grade:\nT", 5.0, "Be kind.", None, {"num_ctx": 4096})]
     assert engine.loaded == ["m"]
+
+
+async def test_one_task_carries_the_load_and_all_share_the_engines_time(
+    store: RunStore, serve: Serve, signals: Signals
+) -> None:
+    async def answer(request: ChatRequest) -> str:
+        if request.prompt == "refused":
+            raise EngineError("invalid_input", "400")
+        return "ok"
+
+    serving = serve(engine=ScriptedEngine(answer))
+    await start(store, "run_1", make_ir(*(agent(f"a{n}", prompt="refused" if n % 3 else "sound") for n in range(12))))
+    told = [signal["metadata"] for signal in await signals(12)]
+    assert {metadata.get("error_type") for metadata in told} == {None, "invalid_input"}
+    assert sorted(metadata["load_ms"] for metadata in told) == [*[0] * 11, 40]
+    assert {(metadata["llm_model"], metadata["runner"]) for metadata in told} == {("m", "r1")}
+    assert serving.runner.gpu is not None
+    busy_ms = serving.runner.gpu._time.busy_s * 1000
+    assert sum(metadata["gpu_ms"] for metadata in told) == pytest.approx(busy_ms, abs=12 * 0.05 + 1e-6)
 
 
 async def test_a_value_as_prompt_is_compact_json(store: RunStore, serve: Serve, signals: Signals) -> None:
@@ -91,6 +112,7 @@ async def test_an_answer_that_misses_its_schema(
     metadata = (await one(store, signals, make_ir(agent("a", response_format=SCHEMA))))["metadata"]
     assert (metadata["error_type"], metadata["retryable"]) == ("invalid_output", True)
     assert says in metadata["error_message"]
+    assert (metadata["llm_model"], metadata["runner"], metadata["load_ms"]) == ("m", "r1", 40)
     assert metadata["raw"] == text.encode("utf-8", "replace").decode()[:16_384]
     assert metadata["completion_tokens"] == 2
 
@@ -117,6 +139,7 @@ async def test_a_template_error(store: RunStore, serve: Serve, signals: Signals)
     ir = make_ir(agent("a", prompt="{{ ctx.b.output.summary }}", reads=["b"]))
     metadata = (await one(store, signals, ir, outputs={"b": {"summary": None}}))["metadata"]
     assert (metadata["error_type"], metadata["retryable"]) == ("template", False)
+    assert (metadata["llm_model"], metadata["runner"]) == ("m", "r1")
     assert "ctx.b.output.summary" in metadata["error_message"]
     assert engine.asked == []
 

@@ -45,7 +45,7 @@ async def test_signal_of_a_completed_task(store: RunStore, serve: Serve, signals
     assert (signal.pop("record")["state"], signal.pop("digest")[:7]) == ("running", "sha256-")
     assert signal == {
         "version": "1.0", "job_id": "run_1.1", "run_id": "run_1", "node_id": "a", "attempt": 1,
-        "status": "completed", "result_data": 42, "metadata": {},
+        "status": "completed", "result_data": 42, "metadata": {"runner": "r1"},
     }  # fmt: skip
     assert 0 <= elapsed < 5_000
     assert await store.redis.hget(store.keys.outcomes("run_1"), "run_1.1") is not None

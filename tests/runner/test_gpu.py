@@ -1,60 +1,14 @@
 """A GPU's memory on a scripted engine: switches, models that go away, and executions that wait for them."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from agent_runner.buffer import Buffer
 from agent_runner.capacity import Seat
 from agent_runner.engines.engine import ChatRequest, EngineAway, EngineError
-from agent_runner.executions import Executions
-from agent_runner.gpu import CRASHES, Gpu
-from agent_runner.guarded_engine import GuardedEngine
-from agent_runner.hands import Hands
-from agent_runner.measures import Measures
-from agent_runner.work import Fetched
-from lua.run_store import RunStore
-from schemas.keys import agent_stream
-from schemas.messages import Task
-from tests.runner.engine import ScriptedEngine
-
-
-class Bench:
-    """A GPU with what surrounds it."""
-
-    def __init__(self, store: RunStore) -> None:
-        self.engine = ScriptedEngine(models=("a", "b", "c"))
-        self.buffer = Buffer()
-        self.measures = Measures(store, "8GB")
-        hands = Hands(self.buffer, Executions())
-        self.gpu = Gpu(GuardedEngine(self.engine, changed=self._changed), hands, self.measures, self._changed)
-
-    def _changed(self) -> None:
-        if hasattr(self, "gpu"):
-            self.gpu.look_again()
-
-    def task(self, pool: str, number: int = 0) -> Fetched:
-        return Fetched(Task("run_1", f"run_1.{number}", "n", "", "d", agent_stream(pool), f"{number}-0"))
-
-    def ask(self, pool: str) -> "asyncio.Task[Any]":
-        return asyncio.create_task(self.gpu.chat(pool, ChatRequest(pool, "?", 5.0)))
-
-    def states(self) -> dict[str, str]:
-        return {pool: loaded.state for pool, loaded in self.gpu.residents.items()}
-
-    async def load(self, pool: str, *leaving: str) -> None:
-        self.gpu.switch(Seat(pool, pool), leaving)
-        while self.gpu.target or self.states().get(pool) != "ready":
-            await asyncio.sleep(0)
-
-
-@pytest.fixture
-async def bench(store: RunStore) -> AsyncIterator[Bench]:
-    bench = Bench(store)
-    yield bench
-    await bench.gpu.close()
+from agent_runner.gpu import CRASHES
+from tests.runner.bench import Bench
 
 
 async def test_a_switch_waits_for_the_tasks_in_hand(bench: Bench) -> None:
@@ -66,8 +20,7 @@ async def test_a_switch_waits_for_the_tasks_in_hand(bench: Bench) -> None:
     assert bench.gpu.slots("a") == 1  # what is in hand is still started
     bench.buffer.settle(bench.buffer.take(lambda pool: 1, 8))
     bench.gpu.look_again()
-    while bench.states() != {"b": "ready"}:
-        await asyncio.sleep(0)
+    await bench.until(lambda: bench.states() == {"b": "ready"})
     assert (bench.engine.loaded, bench.engine.unloaded) == (["a", "b"], ["a"])
     assert dict(bench.gpu.loads) == {"a": 1, "b": 1}
     assert bench.measures.cost_s("b") < 1.0  # it was measured
@@ -75,8 +28,7 @@ async def test_a_switch_waits_for_the_tasks_in_hand(bench: Bench) -> None:
 
 async def test_who_asks_a_model_that_is_not_there_waits_for_it(bench: Bench) -> None:
     asked = bench.ask("a")
-    while not bench.gpu.needs:
-        await asyncio.sleep(0)
+    await bench.until(lambda: bench.gpu.needs)
     assert bench.gpu.waiting == 1 and not bench.engine.asked
     await bench.load("a")
     assert (await asked).text == "ok"
@@ -87,13 +39,11 @@ async def test_an_engine_that_comes_back_empty_is_loaded_again(bench: Bench) -> 
     await bench.load("a")
     bench.engine.away = True
     asked = bench.ask("a")
-    while not bench.gpu.guarded.held():
-        await asyncio.sleep(0)
+    await bench.until(bench.gpu.guarded.held)
     assert bench.states() == {}  # what it holds is not known any more
     bench.engine.away = False
     bench.engine.memory.clear()
-    while "a" not in bench.gpu.needs:
-        await asyncio.sleep(0)
+    await bench.until(lambda: "a" in bench.gpu.needs)
     await bench.load("a")
     assert (await asked).text == "ok"
     assert bench.gpu.loads["a"] == 2
@@ -108,8 +58,7 @@ async def test_who_waits_for_a_model_that_is_held_keeps_no_other_from_coming(ben
     bench.engine.answer = busy
     await bench.load("a")
     asked = bench.ask("a")
-    while not bench.gpu.guarded.held("a"):
-        await asyncio.sleep(0)
+    await bench.until(lambda: bench.gpu.guarded.held("a"))
     assert bench.gpu.slots("a") == 0
     await asyncio.wait_for(bench.load("b", "a"), 10)
     assert (await bench.ask("b")).text == "ok"
@@ -119,8 +68,7 @@ async def test_who_waits_for_a_model_that_is_held_keeps_no_other_from_coming(ben
 async def test_a_load_that_fails_frees_the_gpu(bench: Bench) -> None:
     bench.engine.held.remove("c")
     bench.gpu.switch(Seat("c", "c"), [])
-    while bench.gpu.target or bench.gpu.residents:
-        await asyncio.sleep(0)
+    await bench.until(lambda: not (bench.gpu.target or bench.gpu.residents))
     assert "'c'" in str(bench.gpu.guarded.held("c"))
     await bench.load("a")
 
@@ -133,8 +81,7 @@ async def test_an_engine_that_dies_during_a_switch(bench: Bench) -> None:
 
     bench.engine.unload = die  # type: ignore[method-assign]
     bench.gpu.switch(Seat("b", "b"), ["a"])
-    while bench.gpu.target is not None:
-        await asyncio.sleep(0)
+    await bench.until(lambda: bench.gpu.target is None)
     assert bench.states() == {} and bench.gpu.guarded.held() == "gone"
 
 
@@ -155,12 +102,10 @@ async def test_what_the_engine_says_of_its_memory_counts(bench: Bench) -> None:
 async def test_somebody_elses_model_makes_room_only_where_there_is_none(bench: Bench) -> None:
     bench.engine.memory["theirs"] = 4_000
     bench.gpu.switch(Seat("a", "a", memory=3_000, capacity=8_000), [])
-    while bench.states() != {"a": "ready"}:
-        await asyncio.sleep(0)
+    await bench.until(lambda: bench.states() == {"a": "ready"})
     assert bench.engine.unloaded == []
     bench.gpu.switch(Seat("b", "b", memory=4_500, capacity=8_000), [])
-    while bench.states().get("b") != "ready":
-        await asyncio.sleep(0)
+    await bench.until(lambda: bench.states().get("b") == "ready")
     assert bench.engine.unloaded == ["theirs"]
 
 
@@ -173,8 +118,7 @@ async def test_another_runner_has_the_engine(bench: Bench) -> None:
 async def test_a_model_with_other_options_takes_its_own_place(bench: Bench) -> None:
     await bench.load("a")
     bench.gpu.switch(Seat("a#0123abcd", "a", {"num_ctx": 8192}), [])
-    while bench.states() != {"a#0123abcd": "ready"}:
-        await asyncio.sleep(0)
+    await bench.until(lambda: bench.states() == {"a#0123abcd": "ready"})
     assert (bench.engine.loaded, bench.engine.unloaded) == (["a", "a"], ["a"])
 
 
@@ -185,8 +129,7 @@ async def test_a_request_that_brings_the_engine_down_again_and_again_fails_alone
     bench.engine.answer = crash
     asked = bench.ask("a")
     for crashes in range(1, CRASHES + 1):
-        while "a" not in bench.gpu.needs:
-            await asyncio.sleep(0)
+        await bench.until(lambda: "a" in bench.gpu.needs)
         bench.gpu.switch(Seat("a", "a"), [])
         while len(bench.engine.asked) < crashes:
             await asyncio.sleep(0)
@@ -200,8 +143,7 @@ async def test_an_adapters_bug_ends_the_switch_and_no_more(bench: Bench) -> None
 
     load, bench.engine.load = bench.engine.load, broken  # type: ignore[method-assign, assignment]
     bench.gpu.switch(Seat("a", "a"), [])
-    while bench.gpu.target or bench.gpu.residents:
-        await asyncio.sleep(0)
+    await bench.until(lambda: not (bench.gpu.target or bench.gpu.residents))
     assert "a bug" in str(bench.gpu.guarded.held("a"))
     bench.engine.load = load  # type: ignore[method-assign]
     await bench.load("b")
@@ -211,8 +153,7 @@ async def test_a_model_that_went_away_meanwhile_need_not_leave(bench: Bench) -> 
     await bench.load("a")
     bench.gpu.lose()
     bench.gpu.switch(Seat("b", "b"), ["a"])
-    while bench.states() != {"b": "ready"}:
-        await asyncio.sleep(0)
+    await bench.until(lambda: bench.states() == {"b": "ready"})
 
 
 async def test_what_is_held_here_others_may_take_over(bench: Bench) -> None:
@@ -260,12 +201,10 @@ async def test_a_gpu_is_active_again_when_an_execution_has_waited(bench: Bench) 
     executions._by_token.clear()
     executions.running = 1
     asked = bench.ask("a")
-    while not bench.gpu.needs:
-        await asyncio.sleep(0)
+    await bench.until(lambda: bench.gpu.needs)
     assert not bench.gpu.active.is_on
     await bench.load("a")
-    while not bench.engine.at_once:
-        await asyncio.sleep(0)
+    await bench.until(lambda: bench.engine.at_once)
     assert bench.gpu.active.is_on
     answers.set()
     await asked
@@ -273,8 +212,7 @@ async def test_a_gpu_is_active_again_when_an_execution_has_waited(bench: Bench) 
 
 async def test_who_is_cancelled_while_it_waits_is_counted_no_more(bench: Bench) -> None:
     asked = bench.ask("a")
-    while not bench.gpu.needs:
-        await asyncio.sleep(0)
+    await bench.until(lambda: bench.gpu.needs)
     assert bench.gpu.waited_s(asked) > 0
     asked.cancel()
     await asyncio.wait([asked])
@@ -291,8 +229,7 @@ async def test_a_bug_on_the_way_to_a_load_leaves_no_switch_under_way(bench: Benc
 
     setattr(bench.engine, where, broken)
     bench.gpu.switch(Seat("b", "b"), ["a"])
-    while bench.gpu.target is not None:
-        await asyncio.sleep(0)
+    await bench.until(lambda: bench.gpu.target is None)
     assert bench.states() == {}  # what was done is not known
     setattr(bench.engine, where, sound)
     await bench.load("c")

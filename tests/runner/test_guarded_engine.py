@@ -212,17 +212,10 @@ async def test_pauses_double_until_a_success(watched: Watched, pauses: list[floa
 
 
 async def test_chats_that_were_under_way_lengthen_no_pause(watched: Watched, pauses: list[float]) -> None:
-    gate = asyncio.Event()
-
-    async def busy() -> str:
-        await gate.wait()
+    async def busy(request: ChatRequest) -> str:
         raise EngineError("engine_busy", "server busy")
 
-    watched.engine.answer = lambda request: busy()
-    asked = [asyncio.create_task(watched.chat(str(n))) for n in range(8)]
-    await asyncio.sleep(0)
-    gate.set()
-    assert {type(one) for one in await asyncio.gather(*asked, return_exceptions=True)} == {EngineHeld}
+    assert {type(one) for one in await watched.together(busy)} == {EngineHeld}
     await asyncio.wait_for(watched.guarded.until_closed("m"), 10)
     assert pauses == pytest.approx([0.001])
 
@@ -292,20 +285,13 @@ async def test_a_pool_can_be_held_without_a_try(watched: Watched) -> None:
 
 
 async def test_a_request_that_breaks_its_answer_is_to_blame_if_the_model_answers_others(watched: Watched) -> None:
-    gate = asyncio.Event()
-
     async def answer(request: ChatRequest) -> str:
-        await gate.wait()
         if request.prompt != SIMPLE:
             raise EngineError("connection", "broken")
         await asyncio.sleep(0)
         return "yes"
 
-    watched.engine.answer = answer
-    asking = [asyncio.create_task(watched.chat(f"poison {n}")) for n in range(8)]
-    await asyncio.sleep(0)
-    gate.set()
-    failures = await asyncio.gather(*asking, return_exceptions=True)
+    failures = await watched.together(answer, "poison ")
     assert [getattr(one, "klass", None) for one in failures] == ["connection"] * 8
     assert watched.changes == 0
     assert watched.asked_simply == 1  # enough for all that failed together
@@ -315,17 +301,10 @@ async def test_a_request_that_breaks_its_answer_is_to_blame_if_the_model_answers
 
 
 async def test_a_model_that_answers_nothing_is_held_and_no_item_fails(watched: Watched) -> None:
-    gate = asyncio.Event()
-
-    async def broken() -> str:
-        await gate.wait()
+    async def broken(request: ChatRequest) -> str:
         raise EngineError("connection", "broken")
 
-    watched.engine.answer = lambda request: broken()
-    asking = [asyncio.create_task(watched.chat(str(n))) for n in range(8)]
-    await asyncio.sleep(0)
-    gate.set()
-    outcomes = await asyncio.gather(*asking, return_exceptions=True)
+    outcomes = await watched.together(broken)
     assert {(type(one), getattr(one, "pool", None)) for one in outcomes} == {(EngineHeld, "m")}
     assert watched.asked_simply == 1
     assert watched.guarded.held("n") is None

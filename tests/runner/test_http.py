@@ -33,7 +33,7 @@ async def test_a_get(web: WebServer, execute: Execute) -> None:
     assert signal["result_data"]["status"] == 200
     assert signal["result_data"]["body"] == {"ok": True}
     assert signal["result_data"]["headers"]["content-type"] == "application/json"
-    assert signal["metadata"].keys() == {"execution_time_ms"}
+    assert signal["metadata"].keys() == {"execution_time_ms", "runner"}
     (asked,) = web.asked
     assert (asked.method, asked.target, asked.body) == ("GET", "/items/7?v=1", b"")
     assert (asked.headers["host"], asked.headers["idempotency-key"]) == (f"127.0.0.1:{web.port}", "run_1.1")

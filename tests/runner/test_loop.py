@@ -6,12 +6,15 @@ from collections import Counter
 from typing import Any
 
 import orjson
+import pytest
 from redis.asyncio import Redis
 
 from agent_runner.handlers import Handlers
 from agent_runner.nodes.function import FunctionNodes
 from agent_runner.runner import Runner
 from lua.run_store import Claim, Finish, RunStore
+from schemas.expressions import parser
+from schemas.expressions.expression import parse_expression
 from schemas.keys import Keys
 from schemas.limits import LIMITS
 from schemas.messages import CompletionSignal, Task, read_task
@@ -144,16 +147,16 @@ async def test_a_zombies_outcome_changes_nothing(
 
 
 async def test_a_long_task_is_not_stolen(store: RunStore, serve: Serve, signals: Signals, wait_until: Any) -> None:
-    gate = Gate()
-    serve("long", handlers=[gate.handler], settings=IMPATIENT)
+    gate, settings = Gate(), dataclasses.replace(IMPATIENT, reclaim_idle_ms=200)
+    serve("long", handlers=[gate.handler], settings=settings)
     await start(store, "run_1", make_ir(function("a", "held", timeout_ms=60_000)))
     await gate.reached()
     timer = "timeout run_1 run_1.1 1"
     deadline = await store.redis.zscore(store.keys.timers, timer)
-    serve("thief", handlers=[gate.handler], settings=IMPATIENT)
+    serve("thief", handlers=[gate.handler], settings=settings)
 
     async def held_long() -> bool:  # several times its idle limit, by the server's own clock
-        return bool(await store.redis.zscore(store.keys.timers, timer) >= deadline + 400)
+        return bool(await store.redis.zscore(store.keys.timers, timer) >= deadline + 600)
 
     await wait_until(held_long)
     gate.opened.set()
@@ -205,6 +208,25 @@ async def test_after_standing_still_it_takes_up_its_own_task(
     assert (signal["attempt"], gate.entered) == (1, 1)
 
 
+async def test_the_parser_is_there_before_there_is_a_lease(
+    store: RunStore, serve: Serve, wait_until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the first task would hold up the loop, and with it the renewal."""
+    parser._celpy.cache_clear()
+    parse_expression.cache_clear()
+    was_there: list[bool] = []
+    ask = store.lease_models
+
+    async def noted(*args: Any, **more: Any) -> Any:
+        was_there.append(parser._celpy.cache_info().currsize == 1)
+        return await ask(*args, **more)
+
+    monkeypatch.setattr(store, "lease_models", noted)
+    serve(engine=ScriptedEngine())
+    await wait_until(lambda: was_there)
+    assert was_there[0]
+
+
 async def test_an_engine_that_is_away_holds_its_stream(
     store: RunStore, serve: Serve, signals: Signals, wait_until: Any
 ) -> None:
@@ -223,7 +245,8 @@ async def test_an_engine_that_is_away_holds_its_stream(
     beat = await store.redis.hgetall(store.keys.runner("r1"))
     assert beat[b"held"] == b"no engine at http://engine"
     assert int(beat[b"held_since"]) > 0
-    breaker = orjson.loads(await store.redis.hget(store.keys.model("m"), "breaker|r1"))
+    shown = await wait_until(lambda: store.redis.hget(store.keys.model("m"), "breaker|r1"))  # by the same beat, later
+    breaker = orjson.loads(shown)
     assert (breaker["state"], breaker["runner"]) == ("open", "r1")
     pending = (await store.redis.xpending("wf.tasks.agent.m", "runners"))["pending"]
     await serving.runner.heartbeat.beat()

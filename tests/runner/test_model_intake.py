@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent_runner import model_intake
+from agent_runner import measures, model_intake
 from agent_runner.engines.engine import ChatRequest, EngineError
 from agent_runner.model_intake import ModelIntake
 from agent_runner.news import News
@@ -64,7 +64,7 @@ async def test_one_look_serves_for_many_entries(
     before = len(looks)
     for number in range(1, 30):
         await start(store, f"run_{number}", make_ir(agent("a", model="x")))
-    await asyncio.sleep(0.05)
+    await wait_until(lambda: (heard := intake(serving)._news._read) is not None and heard.done())
     assert len(looks) - before <= 2
 
 
@@ -117,11 +117,14 @@ async def test_a_claim_lets_go_what_leaves(store: RunStore, serve: Serve, looks:
     assert claims == [{"m"}, {"n"}]
 
 
-async def test_tasks_that_fail_say_nothing_of_the_gpu(store: RunStore, serve: Serve, wait_until: Any) -> None:
+async def test_tasks_that_fail_say_nothing_of_the_gpu(
+    store: RunStore, serve: Serve, wait_until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They are refused in no time: as a rate, that would be a GPU a hundred times as fast."""
 
-    async def answer(request: ChatRequest) -> str:
-        await asyncio.sleep(0.02)  # the slot is in use for most of the time
+    monkeypatch.setattr(measures, "FULL", 0.0)  # however long the slot is empty between two of them
+
+    def answer(request: ChatRequest) -> str:
         if request.prompt == "refused":
             raise EngineError("invalid_input", "400")
         return "ok"

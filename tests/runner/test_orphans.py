@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agent_runner.claims import Claims
 from agent_runner.engines.engine import LoadReply
 from agent_runner.orphans import Orphans
 from agent_runner.streams import Streams
@@ -18,7 +19,7 @@ from schemas.ir import IR
 from schemas.keys import FAST_LANE, agent_stream
 from tests.runner.conftest import FAST, Completed, Serve, Signals
 from tests.runner.engine import ScriptedEngine
-from tests.runner.workflows import agent, make_ir, start
+from tests.runner.workflows import agent, function, make_ir, start
 
 IDLE_MS = 100
 SETTINGS = dataclasses.replace(FAST, reclaim_idle_ms=IDLE_MS, heartbeat_ms=20)
@@ -101,3 +102,31 @@ async def test_a_bad_entry_hides_nothing_behind_it(
     serve(engine=engine)
     await asyncio.gather(completed("run_1"), completed("run_2"))
     assert loaded == {"m": {"num_ctx": 99}, "n": {}}
+
+
+PATIENT = dataclasses.replace(FAST, reclaim_idle_ms=600_000)
+
+
+@pytest.mark.parametrize("kind", ["agent", "function"])
+async def test_who_comes_back_under_its_id_goes_on_at_once(
+    store: RunStore, serve: Serve, completed: Completed, kind: str
+) -> None:
+    """With what a process before it had read, and with what that had begun. What others hold is theirs."""
+    node = agent("a") if kind == "agent" else function("a", "fn")
+    stream = agent_stream("m") if kind == "agent" else "wf.tasks.function"
+    for run_id in ("run_read", "run_begun", "run_theirs"):
+        await start(store, run_id, make_ir(node))
+    _, begun = await Streams(store, "r1").read([stream], 2)
+    assert (await Claims(store, "r1", frozenset([kind]), 1_000).start([begun])).work
+    assert len(await Streams(store, "r2").read([stream], 1)) == 1
+    about = {"engine": ScriptedEngine()} if kind == "agent" else {"handlers": [fn]}
+    serving = serve("r1", PATIENT, **about)
+    for run_id in ("run_read", "run_begun"):
+        await completed(run_id)
+    assert serving.runner.executions.ended == 2
+    pending = await store.redis.xpending_range(stream, "runners", "-", "+", 10)
+    assert [one["consumer"] for one in pending] == [b"r2"]
+
+
+async def fn() -> str:
+    return "ok"

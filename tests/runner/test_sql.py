@@ -62,7 +62,7 @@ async def test_rows_are_the_output(store: RunStore, serve: Serve, signals: Signa
     serve(nodes=nodes)
     found = await ask(store, signals, sql(ARTICLE, params={"id": "{{ input.id }}"}), {"id": 3}, {"id": 99})
     assert [signal["result_data"] for signal in found] == [{"rows": [{"id": 3, "words": 4.5}]}, {"rows": []}]
-    assert found[0]["metadata"].keys() == {"execution_time_ms"}
+    assert found[0]["metadata"].keys() == {"execution_time_ms", "runner"}
 
 
 async def test_the_token_is_the_idempotency_key(

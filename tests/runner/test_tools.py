@@ -84,9 +84,9 @@ async def test_a_model_calls_a_handler_and_answers(store: RunStore, execute: Ans
     engine = one_after_the_other(calls(("add", {"a": 2, "b": 3}), thinking="hm"), "It is 5.")
     signal = await execute(engine, [{"handler": "add"}], system="Be brief.", options={"seed": 1})
     assert signal["result_data"] == {"text": "It is 5."}
-    assert signal["metadata"] | {"execution_time_ms": 0, "load_ms": 0} == {
+    assert signal["metadata"] | {"execution_time_ms": 0, "gpu_ms": 0} == {
         "tool_calls": 1, "tokens_used": 10, "prompt_tokens": 6, "completion_tokens": 4, "execution_time_ms": 0,
-        "llm_model": "m", "load_ms": 0,
+        "llm_model": "m", "runner": "r1", "load_ms": 40, "gpu_ms": 0, "wait_ms": 2,
     }  # fmt: skip
     assert signal["metadata"]["execution_time_ms"] >= 14
     first, second = engine.asked

@@ -16,7 +16,10 @@ def test_the_files_are_numbered_without_gaps() -> None:
     assert [migration.version for migration in migrations()] == list(range(1, len(migrations()) + 1))
 
 
-async def test_services_that_start_together_migrate_once(pool: AsyncConnectionPool) -> None:
+async def test_services_that_start_together_migrate_once(
+    pool: AsyncConnectionPool, database: psycopg.AsyncConnection
+) -> None:
+    await database.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     applied = await asyncio.gather(*[History(pool).migrate() for _ in range(4)])
     assert sorted(map(len, applied)) == [0, 0, 0, len(migrations())]
     assert await History(pool).migrate() == []

@@ -1,0 +1,1 @@
+"""Questions that people ask of the recorded past, each one statement or two over events and projections."""

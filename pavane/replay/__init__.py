@@ -1,0 +1,1 @@
+"""Replay: a recorded run step by step, as people read it."""
