@@ -68,7 +68,7 @@ def test_random_workflows(rng: random.Random) -> None:
 def test_hundreds_of_workflows_that_are_refused_by_every_rule() -> None:
     rules: set[int] = set()
     accepted = 0
-    for seed in range(3_000):
+    for seed in range(1_500):
         document = wild(random.Random(seed))
         assert differences(document) == []
         codes = {problem.code for problem in validate(document)} - {"no-such-field"}

@@ -223,11 +223,12 @@ def filters(draw: st.DrawFn, depth: int) -> str:
     )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(segments(), VALUES)
 def test_the_library_agrees(rest: str, value: Any) -> None:
     # The library takes `$` in a nested filter for the filter's value; what the RFC says is among the cases by hand.
     assume(not ("$" in rest and rest.count("?") > 1))
+    assume(rest.count("..") < 3)  # each takes the library as many times as long as the value has parts
     path = "$" + rest
     try:
         wanted = jsonpath_rfc9535.find_one(path, value) is not None

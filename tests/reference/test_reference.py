@@ -44,7 +44,7 @@ def test_no_order_of_completions_shows(case: generator.Case, seed: int) -> None:
 
 def test_no_order_of_completions_shows_in_hundreds_that_use_every_construct() -> None:
     seen: set[str] = set()
-    for seed in range(500):
+    for seed in range(250):
         case = generator.case(random.Random(seed))
         graph = Graph(case.workflow)
         judged = check_every_order(case, seed)
@@ -60,7 +60,7 @@ def test_no_order_of_completions_shows_in_hundreds_that_use_every_construct() ->
 
 def test_no_order_of_completions_shows_in_hundreds_with_maps() -> None:
     seen: set[str] = set()
-    for seed in range(300):
+    for seed in range(150):
         case = generator.whole_case(random.Random(seed), mortal=0.1)
         judged = check_every_order(case, seed)
         types = {node["id"]: node["type"] for node in every_node(case.workflow)}
@@ -76,7 +76,7 @@ def test_no_order_of_completions_shows_in_hundreds_with_maps() -> None:
 
 def test_a_run_that_is_retried_ends_as_if_it_had_not_failed() -> None:
     mended = 0
-    for seed in range(300):
+    for seed in range(150):
         case = generator.whole_case(random.Random(seed), mortal=0.3)
         retried = judge(case.workflow, case.input, case.outcome_of, case.outcome_of.value)
         if judge(case.workflow, case.input, case.outcome_of).status == "FAILED" and retried.status == "COMPLETED":

@@ -15,9 +15,9 @@ from tests.routing.judged import JudgedPlay
 from tests.routing.unrest import COURSES, Unrest
 
 BLOCKS = 8
-WORKFLOWS = 25
+WORKFLOWS = 15
 ORDERS = 2
-WHOLE = int(os.environ.get("PAVANE_TEST_WORKFLOWS", "48"))
+WHOLE = int(os.environ.get("PAVANE_TEST_WORKFLOWS", "32"))
 """Workflows of each course, in the whole language."""
 WHOLE_BLOCKS = 4
 ACCEPTED = 0.75
