@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+
+from history.store_options import StoreOptions
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
@@ -24,18 +25,6 @@ REQUEST_S, CONNECT_S, RETRY_S = 30, 5, 10
 
 class StoreAway(psycopg.OperationalError):
     """The store does not answer, or does not let us in: whoever waits for Postgres waits for it in the same way."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoreOptions:
-    """Where artifacts go, and what lets us in. `url` is s3://bucket or s3://bucket/prefix."""
-
-    url: str
-    endpoint: str | None = None  # of a store that is not Amazon's
-    region: str | None = None
-    access_key_id: str | None = field(default=None, repr=False)
-    secret_access_key: str | None = field(default=None, repr=False)
-    session_token: str | None = field(default=None, repr=False)
 
 
 class ArtifactStore:

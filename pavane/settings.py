@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 import pavane
 from agent_runner.tools.mcp_server import McpServer
 from agent_runner.web.origin import Hosts
-from history.artifact_store import StoreOptions
 from history.connection_options import ConnectionOptions
+from history.store_options import StoreOptions
 from pavane.mcp_servers import McpServerSetting
 from pavane.named_connections import NAME, read_connections, read_named
-from schemas.compiler.tool_rules import MCP_SERVER
+from schemas.ids import MCP_SERVER
 from schemas.limits import LIMITS, Limits
 from schemas.prices import NO_PRICES, Prices
 

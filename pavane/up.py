@@ -17,7 +17,7 @@ from agent_runner.engines.simulated.gpu import CARDS
 from pavane.data_folder import DataFolder, Instance
 from pavane.process_group import ProcessGroup, Service, StartFailed
 from pavane.servers import Servers
-from pavane.services.api import check_host, listen
+from pavane.services.binding import check_host, listen
 from pavane.services.recorder import prepare_database
 from pavane.services.recovery import LOST, recovery
 from pavane.services.runner import TYPES, default_runner_id

@@ -8,6 +8,7 @@ import time
 
 WORKFLOW_ID = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}$")
 NODE_ID = re.compile(r"^[a-zA-Z_][a-zA-Z0-9_]{0,63}$")
+MCP_SERVER = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}$")
 """Runs, batches, runners and handlers."""
 TOKEN_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,255}$")

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from history.artifact_store import StoreOptions
+from history.store_options import StoreOptions
 from tests.servers import poll_until
 
 START_DEADLINE_S = 60

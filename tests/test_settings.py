@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from agent_runner.tools.mcp_server import McpServer
-from history.artifact_store import StoreOptions
 from history.connection_options import ConnectionOptions
+from history.store_options import StoreOptions
 from pavane.services.retention import check_history_days
 from pavane.settings import Settings, SettingsError, described, examples_folder, without_password
 

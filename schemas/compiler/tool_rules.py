@@ -14,7 +14,7 @@ from schemas.compiler.opened_rules import document
 from schemas.compiler.outside_rules import outside_types
 from schemas.compiler.survey import Fields, Place, Survey, check_fields, kind_of, optional, required
 from schemas.errors import Problem
-from schemas.ids import WORKFLOW_ID
+from schemas.ids import MCP_SERVER, WORKFLOW_ID
 from schemas.ir import OPENED_TYPES, PASSING_TYPES, TASK_TYPES
 from schemas.limits import LIMITS
 
@@ -22,7 +22,6 @@ ARGUMENTS = ("args",)
 """The variables that an http tool's templates may read: the arguments that the model gave, and nothing else."""
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 """What models take as a tool's name."""
-MCP_SERVER = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 MAX_TOOLS = 64  # entries of one agent
 MAX_ROUNDS = 100
 MAX_CALLS = 1_000

@@ -2,7 +2,7 @@
 
 import socket
 
-from pavane.services.api import listen
+from pavane.services.binding import listen
 
 
 def test_answers_do_not_wait_for_acknowledgements() -> None:

@@ -77,7 +77,17 @@ def held(path: Path) -> IO[str]:
     return file
 
 
-async def test_pause_resume_and_retry(
+async def test_control_at_a_terminal(
+    here: tuple[str, Path], pavane: Callable[..., Result], tmp_path: Path, wait_until: Wait
+) -> None:
+    """One `pavane up` for all parts: starting it costs more than each of them."""
+    for part in (pause_resume_and_retry, a_batch_that_is_paused, what_waits_for_people_and_events):
+        folder = tmp_path / part.__name__
+        folder.mkdir()
+        await part(here, pavane, folder, wait_until)
+
+
+async def pause_resume_and_retry(
     here: tuple[str, Path], pavane: Callable[..., Result], tmp_path: Path, wait_until: Wait
 ) -> None:
     def status(run_id: str) -> Any:
@@ -133,7 +143,7 @@ async def test_pause_resume_and_retry(
     assert pavane("letters", "drop", dropped["id"], *here).exit_code == 2
 
 
-async def test_a_batch_that_is_paused(
+async def a_batch_that_is_paused(
     here: tuple[str, Path], pavane: Callable[..., Result], tmp_path: Path, wait_until: Wait
 ) -> None:
     go, items = held(tmp_path / "go"), tmp_path / "items.jsonl"
@@ -150,7 +160,7 @@ async def test_a_batch_that_is_paused(
     assert watched.exit_code == 0 and "2 done, 0 failed of 2" in watched.stdout
 
 
-async def test_what_waits_for_people_and_events(
+async def what_waits_for_people_and_events(
     here: tuple[str, Path], pavane: Callable[..., Result], tmp_path: Path, wait_until: Wait
 ) -> None:
     path = tmp_path / "order.yaml"

@@ -2,7 +2,7 @@
 
 import getpass
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,16 +29,11 @@ def here(up: Callable[..., UpProcess], up_folder: Path, tmp_path: Path, monkeypa
     return ("--data", up_folder)
 
 
-@pytest.fixture
-def go(tmp_path: Path) -> Iterator[IO[str]]:
-    """What the first node of `workflow` waits for, until it is closed."""
-    with held(tmp_path / "go") as file:
-        yield file
-
-
-@pytest.fixture
-def workflow(tmp_path: Path, go: IO[str]) -> Path:
-    path = tmp_path / "w.yaml"
+def prepared(folder: Path) -> tuple[Path, IO[str]]:
+    """A workflow in a folder of its own, and what its first node waits for, until it is closed."""
+    folder.mkdir()
+    go = held(folder / "go")
+    path = folder / "w.yaml"
     document = {
         "id": "w",
         "nodes": [
@@ -48,10 +43,22 @@ def workflow(tmp_path: Path, go: IO[str]) -> Path:
         "edges": [{"from": "first", "to": "greet"}],
     }
     path.write_text(yaml.safe_dump(document))
-    return path
+    return path, go
 
 
-async def test_a_run_is_patched_compared_and_rolled_back(
+async def test_patches_at_a_terminal(
+    here: tuple[str, Path], pavane: Callable[..., Result], tmp_path: Path, monkeypatch: Any, wait_until: Wait
+) -> None:
+    """One `pavane up` for all parts: starting it costs more than each of them."""
+    for part in (a_run_is_patched_compared_and_rolled_back, what_is_refused, a_batch_is_patched_by_the_same_command):
+        folder = tmp_path / part.__name__
+        workflow, go = prepared(folder)
+        monkeypatch.chdir(folder)
+        with go:
+            await part(here, pavane, workflow, go, folder, wait_until)
+
+
+async def a_run_is_patched_compared_and_rolled_back(
     here: tuple[str, Path], pavane: Callable[..., Result], workflow: Path, go: IO[str], tmp_path: Path, wait_until: Wait
 ) -> None:
     def said(*words: object, given: str | None = None) -> str:
@@ -97,43 +104,43 @@ async def test_a_run_is_patched_compared_and_rolled_back(
     assert "4  " in said("revisions", "mine")
 
 
-async def test_what_is_refused(
-    here: tuple[str, Path], pavane: Callable[..., Result], workflow: Path, tmp_path: Path, wait_until: Wait
+async def what_is_refused(
+    here: tuple[str, Path], pavane: Callable[..., Result], workflow: Path, go: IO[str], tmp_path: Path, wait_until: Wait
 ) -> None:
-    pavane("run", workflow, "--input", '{"name": "Eve"}', "--run-id", "mine", *here)
-    await wait_until(lambda: "running" in pavane("show", "mine", *here).stdout)
+    pavane("run", workflow, "--input", '{"name": "Eve"}', "--run-id", "other", *here)
+    await wait_until(lambda: "running" in pavane("show", "other", *here).stdout)
     less = tmp_path / "less.json"
     less.write_text('[{"op": "remove", "path": "/nodes/first"}, {"op": "remove", "path": "/edges/0"}]')
-    refused = pavane("patch", "mine", less, *here)
-    assert refused.exit_code == 1 and "\n  first  running  mine.1\n" in refused.stderr
-    problem = json.loads(pavane("patch", "mine", less, "--json", *here).stderr)
+    refused = pavane("patch", "other", less, *here)
+    assert refused.exit_code == 1 and "\n  first  running  other.1\n" in refused.stderr
+    problem = json.loads(pavane("patch", "other", less, "--json", *here).stderr)
     assert (problem["status"], problem["revision"], problem["tokens"][0]["node_id"]) == (409, 1, "first")
-    late = pavane("patch", "mine", less, "--if-match", "7", *here)
+    late = pavane("patch", "other", less, "--if-match", "7", *here)
     assert late.exit_code == 1 and "revision 1" in late.stderr
-    wrong = pavane("patch", "mine", "-", *here, given="- {op: add, path: x}\n- {op: push}\n")
+    wrong = pavane("patch", "other", "-", *here, given="- {op: add, path: x}\n- {op: push}\n")
     assert wrong.exit_code == 1 and "/operations/1/op  unknown-op" in wrong.stderr
-    assert pavane("rollback", "mine", "9", *here).exit_code == 1
+    assert pavane("rollback", "other", "9", *here).exit_code == 1
     for words in (
-        ("patch", "mine"), ("patch", "mine", less, "--set", "a=1"), ("patch", "mine", "--set", "a"),
-        ("patch", "mine", "--set", "nodes.nobody.type=map"), ("patch", "mine", tmp_path / "none.yaml"),
+        ("patch", "other"), ("patch", "other", less, "--set", "a=1"), ("patch", "other", "--set", "a"),
+        ("patch", "other", "--set", "nodes.nobody.type=map"), ("patch", "other", tmp_path / "none.yaml"),
         ("patch", "nobody", less), ("patch", "run_nobody", less), ("patch", "batch_nobody", less),
-        ("patch", "nobody", "--set", "a=1"), ("patch", "mine", less, "--if-match", "0"),
-        ("patch", "mine", less, "--live-tokens", "keep"), ("patch", "b", less, "--canary", "1", "--if-match", "1"),
-        ("revisions", "nobody"), ("revisions", "mine", "2"), ("diff", "mine", "2"), ("diff", "nobody"),
-        ("rollback", "nobody", "1"), ("rollback", "mine"),
+        ("patch", "nobody", "--set", "a=1"), ("patch", "other", less, "--if-match", "0"),
+        ("patch", "other", less, "--live-tokens", "keep"), ("patch", "b", less, "--canary", "1", "--if-match", "1"),
+        ("revisions", "nobody"), ("revisions", "other", "2"), ("diff", "other", "2"), ("diff", "nobody"),
+        ("rollback", "nobody", "1"), ("rollback", "other"),
     ):  # fmt: skip
         assert pavane(*words, *here).exit_code == 2, words
     (tmp_path / "text.yaml").write_text("{op: add")
-    assert pavane("patch", "mine", tmp_path / "text.yaml", *here).exit_code == 2
+    assert pavane("patch", "other", tmp_path / "text.yaml", *here).exit_code == 2
     assert "no run or batch nobody" in pavane("patch", "nobody", less, *here).stderr
     nowhere = ("--api", "http://127.0.0.1:1")
-    for words in (("patch", "mine", less), ("rollback", "mine", "1"), ("revisions", "mine"), ("diff", "mine")):
+    for words in (("patch", "other", less), ("rollback", "other", "1"), ("revisions", "other"), ("diff", "other")):
         assert pavane(*words, *nowhere).exit_code == 3, words
-    done = pavane("patch", "mine", less, "--live-tokens", "cancel", *here)
-    assert done.exit_code == 0 and "mine: revision 2, COMPLETED" in done.stdout
+    done = pavane("patch", "other", less, "--live-tokens", "cancel", *here)
+    assert done.exit_code == 0 and "other: revision 2, COMPLETED" in done.stdout
 
 
-async def test_a_batch_is_patched_by_the_same_command(
+async def a_batch_is_patched_by_the_same_command(
     here: tuple[str, Path], pavane: Callable[..., Result], workflow: Path, go: IO[str], tmp_path: Path, wait_until: Wait
 ) -> None:
     (tmp_path / "items.jsonl").write_text('{"name": "Ada"}\n{"name": "Alan"}\n')
