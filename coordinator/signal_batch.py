@@ -208,9 +208,13 @@ class SignalBatch:
                 await self.store.dead_letter("missing_artifact", str(error), run=signal.run_id, token=signal.token_id)
             return None
         except Exception as error:
-            if isinstance(error, MissingValue) and not await self._is_current(routed.signal):
-                return None
+            if isinstance(error, MissingValue) and await self._was_rebuilt(routed.signal, error.name):
+                return None  # a timer signals it again
             return await self._broken(routed, error)
+
+    async def _was_rebuilt(self, signal: CompletionSignal, artifact: str) -> bool:
+        """Whether Redis was emptied, and the run rebuilt: what was missing is there, or its token is another."""
+        return not await self._is_current(signal) or await self.store.has_artifact(signal.run_id, artifact)
 
     async def _is_current(self, signal: CompletionSignal) -> bool:
         """Whether the signal is of the attempt that its token has now."""

@@ -13,6 +13,10 @@ from schemas.values import artifact_name, decode_value, unpack, unpacked_size
 class MissingValue(LookupError):
     """A stored text refers to an artifact that the run does not have."""
 
+    def __init__(self, run_id: str, name: str) -> None:
+        super().__init__(f"artifact {name} of run {run_id} is missing")
+        self.name = name
+
 
 class Values:
     def __init__(self, store: RunStore) -> None:
@@ -28,7 +32,7 @@ class Values:
             return self._kept.get(name)
         packed = await self.store.artifact(run_id, name)
         if packed is None:
-            raise MissingValue(f"artifact {name} of run {run_id} is missing")
+            raise MissingValue(run_id, name)
         return self._kept.put(name, unpack(packed), unpacked_size(packed))
 
     async def get_all(self, run_id: str, texts: Mapping[str, str]) -> dict[str, Any]:

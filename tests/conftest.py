@@ -43,7 +43,7 @@ for variable in (
 
 def pytest_xdist_auto_num_workers() -> int:
     """More than there are cores: many tests wait for processes, and for what they promise to do in time."""
-    return max(4, len(os.sched_getaffinity(0)) + 1)
+    return max(6, len(os.sched_getaffinity(0)) + 1)
 
 
 def pytest_configure(config: pytest.Config) -> None:

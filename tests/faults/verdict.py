@@ -12,10 +12,13 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
+from lua.run_store import RunStore
+from orchestrator_api.run_states import RunStates
 from schemas.events import STATUS_OF, Event, read_event
 from schemas.fold import fold
 from schemas.keys import RUNNERS_GROUP, Keys, path_of, scope_of
 from schemas.run_state import Reference, RunState, run_output
+from schemas.state_view import shown_state
 from schemas.values import artifact_name, decode_value, unpack
 from tests.faults.courses import BATCH, case_of, ir_of
 from tests.reference.comparison import ProductResult, compare, execution
@@ -29,6 +32,12 @@ EXECUTIONS = "test:executions"
 """List of every execution that gave an outcome, stored or not: JSON, one a line."""
 SHARD_KEYS = ("events", "wf.", "streams", "runners", "counters", "test:", "model:", "served", "leases", "measured:")
 """Beginnings of keys that stay when all runs have ended."""
+
+ANSWERED = (
+    "status", "seq", "revision", "batch_id", "key", "labels", "priority", "input", "outputs", "output", "error",
+    "counter", "created_at", "ended_at",
+)  # fmt: skip
+"""What GET /runs/{id} answers of a run, and its events tell."""
 
 Events = Mapping[str, Sequence[Event]]
 
@@ -151,7 +160,21 @@ class Verdict:
             ends = {node.decode() for node in await self.redis.smembers(KEYS.ends(run_id, scope))}
             claims[f"outputs in {scope!r}"] = state.outputs.get(scope, {}) == outputs
             claims[f"ends in {scope!r}"] = state.ends.get(scope, set()) == ends
-        return [f"fold(events) and Redis differ: {claim}" for claim, holds in claims.items() if not holds]
+        found_out = [f"fold(events) and Redis differ: {claim}" for claim, holds in claims.items() if not holds]
+        return found_out + await self._fold_against_api(run_id, state)
+
+    async def _fold_against_api(self, run_id: str, state: RunState) -> list[str]:
+        """Where GET /runs/{id} does not answer what the run's events tell. It needs no Postgres for these fields."""
+        nobody: Any = Nobody()
+        states = RunStates(RunStore(self.redis, KEYS), nobody, nobody, nobody)
+        now = await states._from_redis(run_id)
+        assert now is not None
+        answered, folded = await states.show(now), shown_state(state)
+        return [
+            f"fold(events) and the API differ: {name} is {folded[name]!r}, and {answered[name]!r}"[:2_000]
+            for name in ANSWERED
+            if answered[name] != folded[name]
+        ] + (["fold(events) and the API differ: live tokens"] * (_named(answered) != _named(folded)))
 
     async def _tokens(self, run_id: str) -> dict[str, Any]:
         """The records of a run's tokens, those in the items of its maps too."""
@@ -200,6 +223,21 @@ class Verdict:
         wrong = [f"batch: {found}, and not {expected}"] if found != expected else []
         odd = {name: n for name, n in counts.items() if name.endswith(("|queued", "|running")) and n}
         return wrong + [f"batch: {odd} when all is over"] * bool(odd)
+
+
+class Nobody:
+    """Who knows of no parent, no children, and of no large value that Redis does not have."""
+
+    async def of(self, run_id: str) -> dict[str, Any]:
+        return {"parent": None, "children": []}
+
+    async def get_many(self, names: Sequence[str]) -> dict[str, bytes]:
+        return {}
+
+
+def _named(run: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    names = ("token_id", "node_id", "state", "attempt")
+    return [tuple(token[name] for name in names) for token in run["live_tokens"]]
 
 
 def judged(run_id: str, input: Any = None) -> Result:
