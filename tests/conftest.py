@@ -21,6 +21,8 @@ from tests import servers
 
 Condition = Callable[[], Any]
 POLL_S = 0.005
+SLOW = ("faults", "cli", "embedded")
+"""Folders of tests that wait for processes."""
 
 # A busy machine is slow, not wrong.
 hypothesis.settings.register_profile("pavane", deadline=None)
@@ -43,7 +45,18 @@ for variable in (
 
 def pytest_xdist_auto_num_workers() -> int:
     """More than there are cores: many tests wait for processes, and for what they promise to do in time."""
-    return max(6, len(os.sched_getaffinity(0)) + 1)
+    return max(5, len(os.sched_getaffinity(0)) + 1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow ones lie evenly among the others, and none at the end: there, one worker would be waited for by all."""
+    slow = [item for item in items if item.path.parent.name in SLOW]
+    fast = [item for item in items if item.path.parent.name not in SLOW]
+    between = max(1, len(fast) * 9 // 10 // max(1, len(slow)))
+    items[:] = []
+    for number, item in enumerate(slow):
+        items += [item, *fast[number * between : (number + 1) * between]]
+    items += fast[len(slow) * between :]
 
 
 def pytest_configure(config: pytest.Config) -> None:
