@@ -60,7 +60,7 @@ def differences(document: Document) -> list[str]:
 
 
 @given(randoms)
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_random_workflows(rng: random.Random) -> None:
     assert differences(wild(rng)) == []
 
@@ -68,14 +68,14 @@ def test_random_workflows(rng: random.Random) -> None:
 def test_hundreds_of_workflows_that_are_refused_by_every_rule() -> None:
     rules: set[int] = set()
     accepted = 0
-    for seed in range(1_500):
+    for seed in range(800):
         document = wild(random.Random(seed))
         assert differences(document) == []
         codes = {problem.code for problem in validate(document)} - {"no-such-field"}
         accepted += not codes
         rules |= {RULE_OF[code] for code in codes}
     assert rules >= {1, 2, 4, 5, 6}
-    assert accepted > 300
+    assert accepted > 150
 
 
 @given(randoms)
@@ -139,7 +139,7 @@ def test_no_json_value_crashes_validation(value: Any) -> None:
 
 
 @given(randoms, st.data())
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_no_document_with_something_else_in_it_crashes_validation(rng: random.Random, data: st.DataObject) -> None:
     document = copy.deepcopy(rng.choice([wild(rng), *PIPELINES.values()]))
     for _ in range(data.draw(st.integers(1, 3))):

@@ -123,7 +123,7 @@ def grow(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 SCHEMAS = st.recursive(st.booleans(), grow, max_leaves=12).filter(lambda schema: isinstance(schema, dict))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(SCHEMAS, st.dictionaries(st.sampled_from(["a", "b"]), st.booleans()), st.lists(VALUES, min_size=1, max_size=4))
 def test_the_library_agrees(schema: dict[str, Any], shared: dict[str, Any], values: list[Any]) -> None:
     schema = {"$defs": {"a": True, "b": {"type": "string"}, **shared}, **schema}

@@ -101,7 +101,7 @@ def combined(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 schemas = st.recursive(leaves, combined, max_leaves=8)
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(schemas.filter(lambda schema: isinstance(schema, dict)), st.text())
 def test_an_answer_satisfies_its_schema(schema: dict[str, Any], prompt: str) -> None:
     Draft202012Validator.check_schema(schema)

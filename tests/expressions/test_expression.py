@@ -173,7 +173,7 @@ def test_integer_division_that_loses_a_fraction_is_warned_about(text: str, warne
     assert bool(parse_expression(text).warnings) is warned
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(
         [
@@ -211,7 +211,7 @@ WORDS = r"""input output .a [ 0 ] ( ) { } 'x' "y" ' " r'\' : , ? && || ! - + * =
 TOKENS = st.sampled_from(WORDS.split())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(TOKENS, max_size=12).map("".join)
     | st.text(alphabet="ab.()[]{}\"'\\,?:|&!=<>+-*/% 019urx\n`input", max_size=60)

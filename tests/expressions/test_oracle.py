@@ -57,7 +57,7 @@ def compare(text: str, data: dict[str, Any]) -> None:
         assert agrees(mine, theirs), f"{text}: {mine!r} here, {theirs.plain_value()!r} there"
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(expressions(), DATA)
 def test_the_official_engine_agrees(text: str, data: dict[str, Any]) -> None:
     compare(text, data)

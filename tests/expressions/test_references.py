@@ -92,14 +92,14 @@ def outcome(text: str, context: dict[str, Any]) -> Any:
         return error.code
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(CONDITIONS, OUTPUTS)
 def test_nodes_that_are_not_referenced_do_not_matter(text: str, context: dict[str, Any]) -> None:
     read = {node: value for node, value in context.items() if node in references(text).nodes}
     assert outcome(text, context) == outcome(text, read)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(CONDITIONS, OUTPUTS)
 def test_a_guarded_node_that_has_not_run_is_no_error(text: str, context: dict[str, Any]) -> None:
     found = references(text)

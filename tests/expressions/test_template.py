@@ -133,7 +133,7 @@ def test_a_small_value_can_not_make_a_large_one() -> None:
 TEXT = st.text(max_size=20)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(TEXT | st.sampled_from(["text", "list"]).map(lambda name: f"{{{{ input.{name} }}}}"), max_size=6))
 def test_text_around_expressions_stays_as_it_is(parts: list[str]) -> None:
     values = {"{{ input.text }}": "hello", "{{ input.list }}": '[1,"ä",null]'}
@@ -142,7 +142,7 @@ def test_text_around_expressions_stays_as_it_is(parts: list[str]) -> None:
     assert parse_template("".join(parts)).render(VARIABLES) == "".join(values.get(part, part) for part in parts)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     st.recursive(
         st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
@@ -157,7 +157,7 @@ def test_a_value_goes_through_unchanged_and_into_text_as_json(value: Any) -> Non
     assert text == "=" + value if isinstance(value, str) else json.loads(text[1:]) == value
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.text(alphabet="{}'\"\\ab.input()[]:/\n", max_size=40))
 def test_any_text_is_a_template_or_refused(text: str) -> None:
     try:

@@ -15,7 +15,7 @@ from tests.reference.generator import case, whole_case
 from tests.routing.patched import PatchedPlay
 from tests.routing.unrest import Unrest
 
-PLAYS = int(os.environ.get("PAVANE_TEST_WORKFLOWS", "24"))
+PLAYS = int(os.environ.get("PAVANE_TEST_WORKFLOWS", "16"))
 """Plays of each course."""
 BLOCKS = 4
 MADE = 0.6

@@ -15,7 +15,7 @@ from tests.routing.judged import JudgedPlay
 from tests.routing.unrest import COURSES, Unrest
 
 BLOCKS = 8
-WORKFLOWS = 15
+WORKFLOWS = 10
 ORDERS = 2
 WHOLE = int(os.environ.get("PAVANE_TEST_WORKFLOWS", "32"))
 """Workflows of each course, in the whole language."""

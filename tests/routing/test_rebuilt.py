@@ -10,7 +10,7 @@ from tests.reference.generator import whole_case
 from tests.routing.rebuilt import ForkedPlay
 from tests.routing.unrest import COURSES
 
-WORKFLOWS = int(os.environ.get("PAVANE_TEST_WORKFLOWS", "8"))
+WORKFLOWS = int(os.environ.get("PAVANE_TEST_WORKFLOWS", "6"))
 
 
 @pytest.mark.parametrize("course", ["orders", "pauses", "retries", "losses"])

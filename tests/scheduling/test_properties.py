@@ -39,7 +39,7 @@ VIEWS = st.builds(
 
 
 @given(VIEWS, st.sampled_from([0.0, 5.0]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_a_switch_is_possible_useful_and_alone(view: View, patience_s: float) -> None:
     choice = next_model(view, Policy(patience_s=patience_s))
     assert choice.reason
@@ -57,7 +57,7 @@ def test_a_switch_is_possible_useful_and_alone(view: View, patience_s: float) ->
 
 
 @given(VIEWS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_an_idle_gpu_takes_what_nobody_holds(view: View) -> None:
     idle = replace(view, residents={}, target=None)
     open_to_it = [
@@ -69,7 +69,7 @@ def test_an_idle_gpu_takes_what_nobody_holds(view: View) -> None:
 
 
 @given(VIEWS, st.sampled_from(NAMES))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_victims_make_room_and_none_of_them_for_nothing(view: View, name: str) -> None:
     if name in view.residents or name not in view.models:
         return
@@ -84,7 +84,7 @@ def test_victims_make_room_and_none_of_them_for_nothing(view: View, name: str) -
 
 
 @given(VIEWS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_no_more_tasks_than_slots_and_queues_have(view: View) -> None:
     fill = next_tasks(view)
     assert fill.focus is None or view.residents[fill.focus].state == "ready"
@@ -103,7 +103,7 @@ def test_no_more_tasks_than_slots_and_queues_have(view: View) -> None:
 
 
 @given(VIEWS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_no_gpu_stands_idle_beside_work_of_its_own(view: View) -> None:
     idle = replace(view, residents={name: replace(r, running=0) for name, r in view.residents.items()})
     fill = next_tasks(idle)
