@@ -45,7 +45,7 @@ for variable in (
 
 def pytest_xdist_auto_num_workers() -> int:
     """More than there are cores: many tests wait for processes, and for what they promise to do in time."""
-    return max(5, len(os.sched_getaffinity(0)) + 1)
+    return max(4, len(os.sched_getaffinity(0)) + 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -166,7 +166,7 @@ async def test_a_child_is_cancelled_with_its_parent(store: RunStore, serve: Serv
     serving = serve(engine=engine)
     await start(store, "run_1", parent(tool(STUCK)))
     await child_started(store, wait_until)
-    assert serving.runner.executions.running == 0  # its slot is free
+    await wait_until(lambda: serving.runner.executions.running == 0)  # its slot is free
     await store.end_run("run_1", "CANCELLED", {"by": "test"})
 
     async def cancelled() -> bool:
