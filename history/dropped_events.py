@@ -9,8 +9,7 @@ import orjson
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from schemas.run_state import Reference, RunState, Usage
-from schemas.values import artifact_name, decode_value
+from schemas.run_state import Reference, RunState, Usage, stored_value
 
 
 class Dropped(NamedTuple):
@@ -82,7 +81,7 @@ def _state(row: dict[str, Any]) -> RunState:
     text, ends = row.pop("input"), row.pop("ends")
     return RunState(
         **row,
-        input=Reference(text) if artifact_name(text) else decode_value(text),
+        input=stored_value(text),
         outputs={"": values} if values else {},
         ends={"": set(ends)} if ends is not None else {},
         error=error,

@@ -17,7 +17,7 @@ from lua.run_control import Command, signal_of
 from schemas.held import MADE_APART, held
 from schemas.ir import IR
 from schemas.keys import Keys, path_of
-from schemas.run_state import Reference, RunState
+from schemas.run_state import Reference, RunState, stored_text
 from schemas.values import encode_value, unpack
 
 ITEM_MS = 7 * 24 * 3600 * 1000
@@ -64,7 +64,7 @@ class RunImage:
         for token, known in state.maps.items():
             path = path_of(run_id, token)
             yield "HSET", keys.map(run_id, path), *_flat(self._map_fields(token))
-            results = {str(index): _text(value) for index, value in known.results.items()}
+            results = {str(index): stored_text(value) for index, value in known.results.items()}
             yield from _hash(keys.results(run_id, path), results)
             if held := [i for i in range(known.cursor) if i not in known.results]:
                 for first in range(0, len(held), AT_ONCE):
@@ -96,7 +96,7 @@ class RunImage:
             "seq": str(state.seq),
             "live": str(state.live),
             "made": str(state.made + MADE_APART),
-            "input": _text(state.input),
+            "input": stored_text(state.input),
             **(state.started.get("fields") or {}),
         }
         optional = {
@@ -122,7 +122,7 @@ class RunImage:
             "running": str(known.running),
             "done": str(len(known.results)),
             "parallel": str(parallel),
-            "items": _text(known.items),
+            "items": stored_text(known.items),
             "adopt": "0",
         }
 
@@ -198,7 +198,9 @@ class RunImage:
         tokens = self._items.get(scope, {})
         records = {token: orjson.dumps(self._record(token, record)).decode() for token, record in tokens.items()}
         yield from _hash(keys.tokens(run_id, scope), records)
-        yield from _hash(keys.context(run_id, scope), {n: _text(v) for n, v in state.outputs.get(scope, {}).items()})
+        yield from _hash(
+            keys.context(run_id, scope), {n: stored_text(v) for n, v in state.outputs.get(scope, {}).items()}
+        )
         ranks = {name: f"{depth:08d}{lane}" for name, (depth, lane) in state.ranks.get(scope, {}).items()}
         yield from _hash(keys.ranks(run_id, scope), ranks)
         if ends := state.ends.get(scope):
@@ -225,7 +227,7 @@ class RunImage:
 
     def _arrivals(self, tokens: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         return {
-            f"{token}/{source}": _text(value)
+            f"{token}/{source}": stored_text(value)
             for token, record in tokens.items()
             if record.get("carries")
             for source, value in self.state.arrivals.get(token, {}).items()
@@ -245,10 +247,6 @@ def _is_waiting(record: Mapping[str, Any]) -> bool:
 
 def _is_item(path: str, scope: str) -> bool:
     return scope.rpartition("-")[0] == path
-
-
-def _text(value: Any) -> str:
-    return value.text if isinstance(value, Reference) else orjson.dumps(value).decode()
 
 
 def _flat(fields: Mapping[str, str]) -> list[str]:

@@ -11,8 +11,7 @@ from lua.run_control import answer_of
 from lua.run_store import TOLD_AS_FIELDS, RunStore
 from schemas.keys import path_of
 from schemas.messages import read_signal
-from schemas.run_state import MapState, Reference, RunState
-from schemas.values import artifact_name, decode_value
+from schemas.run_state import MapState, RunState, stored_value
 
 _STARTED = ("request", "parent", "parent_token")
 
@@ -25,14 +24,15 @@ async def read_run(store: RunStore, run_id: str) -> RunState | None:
     run = await _hash(store, store.keys.run(run_id))
     if not run:
         return None
-    state = _head(run_id, run)
+    state = head_of(run_id, run)
     await _read_scope(store, state, "")
     for loop in run.get("loops", "").split():
         await _read_passes(store, state, loop)
     return state
 
 
-def _head(run_id: str, run: Mapping[str, str]) -> RunState:
+def head_of(run_id: str, run: Mapping[str, str]) -> RunState:
+    """What a run's hash tells of its state."""
     origin = run.get("forked_from", "").split()
     forked_from = {"forked_from": {"run_id": origin[0], "seq": int(origin[1])}} if origin else {}
     told = {name: run[name] for name in TOLD_AS_FIELDS if run.get(name) and name != "batch_patch"}
@@ -42,14 +42,14 @@ def _head(run_id: str, run: Mapping[str, str]) -> RunState:
         version=int(run["version"]) if run.get("version") else None, digest=run["digest"],
         batch_id=run.get("batch") or None, key=run.get("key") or None,
         labels=orjson.loads(run.get("labels") or "{}"), priority=run.get("priority") or "normal",
-        input=_value(run["input"]), epoch=int(run.get("epoch", 0)), error=error_of(run),
+        input=stored_value(run["input"]), epoch=int(run.get("epoch", 0)), error=_error(run),
         ended_at=_optional(run, "ended_at"), paused_at=_optional(run, "paused_at"),
         paused_ms=int(run.get("paused_ms", 0)), batch_mark=run.get("batch_patch", ""),
         started={name: run[name] for name in _STARTED if run.get(name)} | {"fields": told} | forked_from,
     )  # fmt: skip
 
 
-def error_of(run: Mapping[str, str]) -> Any:
+def _error(run: Mapping[str, str]) -> Any:
     """What `fold` makes of the event that ended the run."""
     if "error" not in run:
         return None
@@ -61,7 +61,7 @@ async def _read_scope(store: RunStore, state: RunState, scope: str) -> None:
     keys, run_id = store.keys, state.run_id
     tokens = await _hash(store, keys.tokens(run_id, scope))
     records = {token: orjson.loads(text) for token, text in tokens.items()}
-    outputs = {node: _value(text) for node, text in (await _hash(store, keys.context(run_id, scope))).items()}
+    outputs = {node: stored_value(text) for node, text in (await _hash(store, keys.context(run_id, scope))).items()}
     ends = {node.decode() for node in await store.redis.smembers(keys.ends(run_id, scope))}
     ranks = await _hash(store, keys.ranks(run_id, scope))
     state.tokens |= records
@@ -83,7 +83,7 @@ async def _read_arrivals(store: RunStore, state: RunState, scope: str, records: 
     for token, record in records.items():
         for source, *_ in record.get("from") or ():
             text = kept.get(f"{token}/{source}")
-            value = outputs.get(source) if text is None else _value(text)
+            value = outputs.get(source) if text is None else stored_value(text)
             state.arrivals.setdefault(token, {})[source] = value
 
 
@@ -115,8 +115,8 @@ async def _read_map(store: RunStore, state: RunState, token: str) -> None:
         return
     results = await _hash(store, keys.results(run_id, path))
     state.maps[token] = MapState(
-        int(known["total"]), _value(known["items"]), int(known["cursor"]),
-        {int(index): _value(text) for index, text in results.items()},
+        int(known["total"]), stored_value(known["items"]), int(known["cursor"]),
+        {int(index): stored_value(text) for index, text in results.items()},
     )  # fmt: skip
     for index in await store.redis.sunion(keys.items(run_id, path), keys.held(run_id, path)):
         await _read_scope(store, state, f"{path}-{index.decode()}")
@@ -136,7 +136,3 @@ async def _hash(store: RunStore, key: str) -> dict[str, str]:
 
 def _optional(run: Mapping[str, str], name: str) -> int | None:
     return int(run[name]) if run.get(name) else None
-
-
-def _value(text: str) -> Any:
-    return Reference(text) if artifact_name(text) else decode_value(text)

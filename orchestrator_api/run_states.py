@@ -13,12 +13,13 @@ from psycopg import OperationalError
 from history.artifacts import Artifacts
 from history.dropped_events import EventsDropped
 from history.events import NotRecorded
+from lua.run_reading import head_of
 from lua.run_store import RunStore
 from orchestrator_api.event_log import EventLog
 from orchestrator_api.family import Family
 from orchestrator_api.token_views import waiting_tokens
-from schemas.run_state import Reference, RunState, Usage, run_output
-from schemas.values import artifact_name, decode_value, unpack
+from schemas.run_state import Reference, RunState, Usage, run_output, stored_value
+from schemas.values import unpack
 
 SHOWN_BYTES = 64_000_000
 """Of packed artifacts in one answer; what is over is shown by its name, `artifact://sha256-...`."""
@@ -37,7 +38,7 @@ class RunStates:
 
     async def get(self, run_id: str) -> RunState | None:
         """The run now; None if nobody knows it. `usage.tasks` is -1 where Postgres, away or behind, is needed."""
-        state = await self._from_redis(run_id)
+        state = await self.in_redis(run_id)
         if state is None:
             return await self._recorded(run_id)
         folded = None
@@ -90,7 +91,8 @@ class RunStates:
             "usage": None if state.usage.tasks < 0 else asdict(state.usage),
         }
 
-    async def _from_redis(self, run_id: str) -> RunState | None:
+    async def in_redis(self, run_id: str) -> RunState | None:
+        """The run as Redis holds it, without the items of its maps and without its usage; None if it has none."""
         keys = self.store.keys
         async with self.store.redis.pipeline(transaction=True) as pipe:
             pipe.hgetall(keys.run(run_id))
@@ -101,28 +103,11 @@ class RunStates:
         if not fields:
             return None
         run = {name.decode(): value.decode() for name, value in fields.items()}
-        return RunState(
-            run_id=run_id,
-            status=run["status"],
-            workflow_id=run["workflow"],
-            version=int(run["version"]) if run.get("version") else None,
-            revision=int(run["revision"]),
-            digest=run["digest"],
-            batch_id=run.get("batch") or None,
-            key=run.get("key") or None,
-            labels=orjson.loads(run.get("labels") or "{}"),
-            priority=run.get("priority") or "normal",
-            input=_value(run["input"]),
-            seq=int(run["seq"]),
-            live=int(run["live"]),
-            tokens={token.decode(): orjson.loads(record) for token, record in tokens.items()},
-            outputs={"": {node.decode(): _value(text.decode()) for node, text in context.items()}},
-            ends={"": {node.decode() for node in ends}},
-            error=_error(run),
-            created_at=int(run["created_at"]),
-            ended_at=int(run["ended_at"]) if run.get("ended_at") else None,
-            started=_origin(run),
-        )
+        state = head_of(run_id, run)
+        state.tokens = {token.decode(): orjson.loads(record) for token, record in tokens.items()}
+        state.outputs = {"": {node.decode(): stored_value(text.decode()) for node, text in context.items()}}
+        state.ends = {"": {node.decode() for node in ends}}
+        return state
 
     async def ir(self, run_id: str) -> tuple[str | None, int]:
         """The IR that Redis has of a run, as text, and its revision; None for a run that it does not have."""
@@ -142,26 +127,6 @@ class RunStates:
         if missing := [name for name in names if name not in found]:
             found |= await self.artifacts.get_many(missing)
         return _within(found.items())
-
-
-def _origin(run: Mapping[str, str]) -> dict[str, Any]:
-    """What of a run's first event is shown."""
-    if not run.get("forked_from"):
-        return {}
-    origin, seq = run["forked_from"].split(" ")
-    return {"forked_from": {"run_id": origin, "seq": int(seq)}}
-
-
-def _value(text: str) -> Any:
-    return Reference(text) if artifact_name(text) else decode_value(text)
-
-
-def _error(run: Mapping[str, str]) -> Any:
-    """What `fold` makes of the event that ended the run."""
-    if "error" not in run:
-        return None
-    body = orjson.loads(run["error"])
-    return body.get("error") if run["status"] == "FAILED" else body
 
 
 def _within(found: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from schemas.values import ARTIFACT
+import orjson
+
+from schemas.values import ARTIFACT, artifact_name, decode_value
 
 Rank = tuple[int, str]
 Record = Mapping[str, Any]
@@ -21,6 +23,16 @@ class Reference:
     @property
     def name(self) -> str:
         return self.text.removeprefix(ARTIFACT)
+
+
+def stored_text(value: Any) -> str:
+    """A value, or a `Reference`, as the stored text that it was read from (schemas/values.py)."""
+    return value.text if isinstance(value, Reference) else orjson.dumps(value).decode()
+
+
+def stored_value(text: str) -> Any:
+    """The value of a stored text; of a large one a `Reference`."""
+    return Reference(text) if artifact_name(text) else decode_value(text)
 
 
 @dataclass(slots=True)

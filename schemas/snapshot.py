@@ -8,8 +8,7 @@ from typing import Any
 
 import orjson
 
-from schemas.run_state import MapState, Reference, RunState, Usage
-from schemas.values import artifact_name, decode_value
+from schemas.run_state import MapState, Reference, RunState, Usage, stored_text, stored_value
 
 _VALUES = ("input", "arrivals", "outputs", "ends", "ranks", "maps", "usage")
 """Fields that are not JSON as they are."""
@@ -21,7 +20,7 @@ def dump_state(state: RunState) -> bytes:
     return orjson.dumps(
         {
             **plain,
-            "input": _text(state.input),
+            "input": stored_text(state.input),
             "arrivals": _texts(state.arrivals),
             "outputs": _texts(state.outputs),
             "ends": {scope: sorted(nodes) for scope, nodes in state.ends.items()},
@@ -35,7 +34,7 @@ def dump_state(state: RunState) -> bytes:
 def load_state(text: bytes | str | Mapping[str, Any]) -> RunState:
     """The state of `dump_state`, or of its parsed JSON."""
     known = dict(text if isinstance(text, Mapping) else orjson.loads(text))
-    known["input"] = _value(known["input"])
+    known["input"] = stored_value(known["input"])
     known["arrivals"], known["outputs"] = _values(known["arrivals"]), _values(known["outputs"])
     known["ends"] = {scope: set(nodes) for scope, nodes in known["ends"].items()}
     known["ranks"] = {
@@ -58,29 +57,24 @@ def artifacts_in(state: RunState) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _text(value: Any) -> str:
-    return value.text if isinstance(value, Reference) else orjson.dumps(value).decode()
-
-
-def _value(text: str) -> Any:
-    return Reference(text) if artifact_name(text) else decode_value(text)
-
-
 def _texts(scoped: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    return {place: {name: _text(value) for name, value in values.items()} for place, values in scoped.items()}
+    return {place: {name: stored_text(value) for name, value in values.items()} for place, values in scoped.items()}
 
 
 def _values(scoped: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Any]]:
-    return {place: {name: _value(text) for name, text in texts.items()} for place, texts in scoped.items()}
+    return {place: {name: stored_value(text) for name, text in texts.items()} for place, texts in scoped.items()}
 
 
 def _map(one: MapState) -> dict[str, Any]:
-    results = {str(index): _text(value) for index, value in one.results.items()}
-    return {"total": one.total, "items": _text(one.items), "cursor": one.cursor, "results": results}
+    results = {str(index): stored_text(value) for index, value in one.results.items()}
+    return {"total": one.total, "items": stored_text(one.items), "cursor": one.cursor, "results": results}
 
 
 def _read_map(known: Mapping[str, Any]) -> MapState:
     results: Iterable[tuple[str, str]] = known["results"].items()
     return MapState(
-        known["total"], _value(known["items"]), known["cursor"], {int(index): _value(text) for index, text in results}
+        known["total"],
+        stored_value(known["items"]),
+        known["cursor"],
+        {int(index): stored_value(text) for index, text in results},
     )

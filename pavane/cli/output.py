@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from schemas.explanations import said
+
 CUT = "…"
 
 STATUS_STYLE = {
@@ -78,16 +80,7 @@ def short_clock(at_ms: int) -> str:
 
 def span(ms: float | None) -> str:
     """A duration with about three digits: `340 ms`, `4.21 s`, `3 min 20 s`, `2 h 5 min`."""
-    if ms is None:
-        return ""
-    if ms < 1_000:
-        return f"{ms:.0f} ms"
-    if ms < 60_000:
-        return f"{ms / 1_000:.3g} s"
-    seconds = round(ms / 1_000)
-    if seconds < 3_600:
-        return f"{seconds // 60} min {seconds % 60} s"
-    return f"{seconds // 3_600} h {seconds % 3_600 // 60} min"
+    return "" if ms is None else said.span(ms)
 
 
 def table(*columns: str) -> Table:

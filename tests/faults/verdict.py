@@ -167,7 +167,7 @@ class Verdict:
         """Where GET /runs/{id} does not answer what the run's events tell. It needs no Postgres for these fields."""
         nobody: Any = Nobody()
         states = RunStates(RunStore(self.redis, KEYS), nobody, nobody, nobody)
-        now = await states._from_redis(run_id)
+        now = await states.in_redis(run_id)
         assert now is not None
         answered, folded = await states.show(now), shown_state(state)
         return [
