@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -18,7 +17,8 @@ from lua.run_store import RunStore
 from orchestrator_api.event_log import EventLog
 from orchestrator_api.family import Family
 from orchestrator_api.token_views import waiting_tokens
-from schemas.run_state import Reference, RunState, Usage, run_output, stored_value
+from schemas.run_state import Reference, RunState, Usage, stored_value
+from schemas.state_view import shown_state
 from schemas.values import unpack
 
 SHOWN_BYTES = 64_000_000
@@ -27,6 +27,10 @@ SHOWN_BYTES = 64_000_000
 
 FAR_BEHIND = 50_000
 """Events that wait for Postgres, from which on nobody looks through them only for a run's usage."""
+
+
+NOT_READ = ("digest", "ends", "passes", "waiting")
+"""What the view of a folded state has, and nobody asks of a run as it is now."""
 
 
 class RunStates:
@@ -66,29 +70,14 @@ class RunStates:
     async def show(self, state: RunState) -> dict[str, Any]:
         """GET /runs/{run_id}: the run with its large values put in."""
         packed = await self.packed(state.run_id, [state.input, *state.outputs.get("", {}).values()])
-        outputs = state.outputs.get("", {})
+        view = shown_state(state, lambda value: whole(value, packed))
+        for name in NOT_READ:
+            del view[name]
         return {
-            "run_id": state.run_id,
-            "status": state.status,
-            "workflow_id": state.workflow_id,
-            "version": state.version,
-            "revision": state.revision,
-            "batch_id": state.batch_id,
-            "key": state.key,
-            "labels": state.labels,
-            "priority": state.priority,
-            "seq": state.seq,
-            "input": whole(state.input, packed),
-            "outputs": {node: whole(value, packed) for node, value in outputs.items()},
-            "output": _whole_output(run_output(state), packed),
-            "error": state.error,
+            **view,
             "live_tokens": await waiting_tokens(self.store, state.run_id, state.tokens),
-            "counter": state.live,
             **await self.family.of(state.run_id),
-            "forked_from": state.started.get("forked_from"),
-            "created_at": state.created_at,
-            "ended_at": state.ended_at,
-            "usage": None if state.usage.tasks < 0 else asdict(state.usage),
+            "usage": None if state.usage.tasks < 0 else view["usage"],
         }
 
     async def in_redis(self, run_id: str) -> RunState | None:
@@ -144,12 +133,3 @@ def whole(value: Any, packed: Mapping[str, bytes]) -> Any:
     if not isinstance(value, Reference):
         return value
     return unpack(packed[value.name]) if value.name in packed else value.text
-
-
-def _whole_output(output: Any, packed: Mapping[str, bytes]) -> Any:
-    """The run's output: one value, or {node: value} where several ends came together."""
-    if isinstance(output, Reference):
-        return whole(output, packed)
-    if isinstance(output, dict):
-        return {name: whole(value, packed) for name, value in output.items()}
-    return output
